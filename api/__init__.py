@@ -1,0 +1,1 @@
+"""The HTTP floor: requests in, answers out. It knows the domain, no statistics and no SQL."""

@@ -1,0 +1,74 @@
+"""Who asks: a key by Bearer, X-API-Key or Basic, checked against the snapshot without a query."""
+
+import base64
+import binascii
+from collections.abc import Iterator
+from typing import Final
+
+from api.errors import InvalidHeader, MissingScope, Unauthenticated
+from api.requests import current_request
+from api.state import current_worker
+from experiments.keys import check_key
+from experiments.snapshot import KeyPlan
+
+ADMIN: Final = "admin"
+
+
+def authorise(scope: str) -> KeyPlan:
+    """The key of the current request, if it may do what needs ``scope``; ``admin`` may do all.
+
+    Raises:
+        Unauthenticated: No key, or none that works (any more).
+        MissingScope: A key without the scope.
+    """
+    request = current_request()
+    key = _known(list(_presented(request.environ)))
+    if scope not in key.scopes and ADMIN not in key.scopes:
+        raise MissingScope(scope)
+    request.key = key
+    return key
+
+
+def actor() -> str:
+    """Who makes the change that the current request asks for, as the audit names them."""
+    key = current_request().key
+    if key is None:
+        raise Unauthenticated("A change needs a key.")
+    return f"key:{key.name}"
+
+
+def _presented(environ: dict[str, str]) -> Iterator[str]:
+    """Whatever may be a key."""
+    if (key := environ.get("HTTP_X_API_KEY")) is not None:
+        yield key
+    kind, _, rest = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    if kind.lower() == "bearer":
+        yield rest.strip()
+    elif kind.lower() == "basic":
+        yield from (part for part in _decoded(rest).split(":", 1) if part)
+
+
+def _decoded(basic: str) -> str:
+    try:
+        return base64.b64decode(basic, validate=True).decode()
+    except (binascii.Error, ValueError):
+        raise InvalidHeader("The Authorization header is no Basic authentication.") from None
+
+
+def _known(presented: list[str]) -> KeyPlan:
+    if not presented:
+        raise Unauthenticated("Send a key: Authorization: Bearer …, X-API-Key: …, or Basic with the key as password.")
+    snapshots = current_worker().snapshots
+    now = snapshots.now().timestamp()
+    snapshot = snapshots.current
+    for text in presented:
+        if snapshot is not None and (key := check_key(snapshot.keys, text, now=now)) is not None:
+            return key
+    newer = snapshots.look_again()  # the key may have been made a moment ago
+    found = (check_key(newer.keys, text, now=now) for text in presented) if newer is not snapshot else iter(())
+    key = next((key for key in found if key is not None), None)
+    if key is None:
+        raise Unauthenticated("This key is unknown, expired or revoked.")
+    return key
+
+

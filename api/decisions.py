@@ -1,0 +1,189 @@
+"""The decision doors: which variant? For websites (POST), for email tools (GET), for lists (batch); and why."""
+
+from typing import Annotated, Any, Final, Literal, Self
+
+import orjson
+from flask import Response
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from api.answers import json_answer
+from api.doors import Doors
+from api.errors import FieldMissing, MissingParameter
+from api.metrics import count_decisions
+from api.reading import read_body
+from api.requests import current_request
+from api.state import current_worker
+from experiments.batch import MAX_ITEMS, decide_items
+from experiments.checks import check_id
+from experiments.decide import Decided
+from experiments.errors import FieldError, InvalidInput
+from experiments.parsing import refuse
+
+doors = Doors("decisions")
+
+MAX_PLACEMENTS: Final = 20
+
+
+class DecisionIn(BaseModel):
+    """Who is to be decided for, and where: one ``placement``, or several ``placements`` at once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    placement: str | None = None
+    placements: Annotated[list[str], Field(min_length=1, max_length=MAX_PLACEMENTS)] | None = None
+    customer_id: str
+    occasion_id: str | None = None
+    attributes: dict[str, Any] | None = None
+    preview: bool | Annotated[str, Field(min_length=1, max_length=128)] | None = None
+
+    @model_validator(mode="after")
+    def _says_where(self) -> Self:
+        if (self.placement is None) == (self.placements is None):
+            refuse([FieldError("/placement", "either placement or placements must be said")])
+        return self
+
+
+class BatchIn(BaseModel):
+    """A list of customers to decide for on one placement; each item has a customer_id, maybe occasion_id and attributes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    placement: str
+    items: Annotated[list[Any], Field(max_length=MAX_ITEMS)]
+
+
+class DecisionOut(BaseModel):
+    """A decision: what to show, who decided it and why; ``recorded`` says whether it is durable."""
+
+    decision_id: str | None
+    placement: str
+    customer_id: str
+    segment: str
+    experiment: str | None
+    variant: str
+    deliver: bool
+    content: Any
+    source: Literal["override", "preview", "holdout", "experiment", "policy", "default"]
+    reason: str
+    propensity: float
+    allocation_version: int | None
+    recorded: bool
+
+
+class DecisionsOut(BaseModel):
+    """Decisions in the order in which they were asked for; in a batch a bad item has its error in its place."""
+
+    decisions: list[DecisionOut | dict[str, Any]]
+
+
+class DecisionQuery(BaseModel):
+    """What an email tool says in the address; attributes as ``attr.<name>=…``."""
+
+    customer_id: str
+    occasion_id: str | None = None
+    format: Literal["json", "text"] = "json"
+    field: str | None = None
+
+
+@doors.open("POST", "/v1/decisions", scope="decide", takes=DecisionIn, gives=DecisionOut | DecisionsOut)
+def decide() -> Response:
+    """Decide for one customer, durably, on one placement or (``placements``) on several."""
+    body = read_body(DecisionIn)
+    check_id(body.customer_id, "/customer_id")
+    if body.occasion_id is not None:
+        check_id(body.occasion_id, "/occasion_id")
+    decider = current_worker().decider
+    asked = decider.ask(
+        body.customer_id, occasion_id=body.occasion_id, attributes=body.attributes, preview=body.preview or None
+    )
+    if body.placement is not None:
+        (decided,) = decider.decide(asked, [body.placement])
+        count_decisions([decided])
+        return json_answer(decided)
+    decisions = decider.decide(asked, body.placements or [])
+    count_decisions(decisions)
+    return json_answer({"decisions": decisions})
+
+
+@doors.open(
+    "GET", "/v1/placements/<key>/decision", scope="decide", query=DecisionQuery, gives=DecisionOut, gives_text=True
+)
+def fetch(key: str) -> Response:
+    """Decide for one recipient at send time, within 300 ms whatever happens (``recorded`` tells); HEAD decides nothing."""
+    request = current_request()
+    query = request.args
+    customer_id, occasion_id = query.get("customer_id"), query.get("occasion_id") or None
+    if not customer_id:
+        raise MissingParameter("customer_id must be said: …/decision?customer_id=…")
+    check_id(customer_id, "/customer_id")
+    if occasion_id is not None:
+        check_id(occasion_id, "/occasion_id")
+    as_text = _wants_text(query.get("format", "json"))
+    if request.method == "HEAD":
+        return _uncached(Response(content_type="text/plain; charset=utf-8" if as_text else "application/json"))
+    attributes = {name[5:]: value for name, value in query.items() if name.startswith("attr.")}
+    decider = current_worker().decider
+    asked = decider.ask(customer_id, occasion_id=occasion_id, attributes=attributes, text=True)
+    decided = decider.decide_in_time(asked, key)
+    count_decisions([decided])
+    field = query.get("field")
+    if as_text:
+        return _uncached(_as_text(decided, field))
+    if field is None:
+        return _uncached(json_answer(decided))
+    shown = {name: getattr(decided, name) for name in DecisionOut.model_fields}
+    return _uncached(json_answer(shown | {"value": _member(decided.content, field)}))
+
+
+@doors.open("POST", "/v1/decisions/batch", scope="decide", takes=BatchIn, gives=DecisionsOut)
+def decide_batch() -> Response:
+    """Decide for a list of at most 10,000 customers, durably; a bad item has its error in its place and harms no other."""
+    worker = current_worker()
+    body = read_body(BatchIn, max_bytes=worker.config.max_batch_bytes)
+    decisions = decide_items(worker.decider, body.items, placement=body.placement)
+    count_decisions([one for one in decisions if isinstance(one, Decided)])
+    return json_answer({"decisions": decisions})
+
+
+def _wants_text(given: str) -> bool:
+    if given not in {"json", "text"}:
+        raise InvalidInput([FieldError("/format", f"must be json or text, not {given[:100]!r}")])
+    return given == "text"
+
+
+def _as_text(decided: Decided, field: str | None) -> Response:
+    """One member of the content, for tools that put what they get into the message; nothing if nothing is to be sent."""
+    text = _text(decided.content, field) if decided.deliver else ""
+    answer = Response(text, content_type="text/plain; charset=utf-8")
+    answer.headers["X-Decision-Id"] = decided.decision_id or ""
+    answer.headers["X-Variant"] = decided.variant
+    answer.headers["X-Recorded"] = str(decided.recorded).lower()
+    return answer
+
+
+def _text(content: Any, field: str | None) -> str:  # noqa: ANN401  # JSON
+    if field is None:
+        single = list(content.values()) if isinstance(content, dict) else [content]
+        if len(single) != 1 or not isinstance(single[0], str):
+            raise FieldMissing("The content isn't a single text; say which member with field=…")
+        return single[0]
+    value = _member(content, field)
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _member(content: Any, path: str) -> Any:  # noqa: ANN401  # JSON
+    """A member of the content by its dotted path."""
+    value = content
+    for step in path.split("."):
+        if isinstance(value, dict) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and step.isascii() and step.isdigit() and int(step[:9]) < len(value):
+            value = value[int(step[:9])]
+        else:
+            raise FieldMissing(f"The content has no member {path[:100]!r}.")
+    return value
+
+
+def _uncached(answer: Response) -> Response:
+    answer.headers["Cache-Control"] = "private, no-store"
+    return answer

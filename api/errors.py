@@ -1,0 +1,166 @@
+"""What goes wrong, as RFC 9457 problems: one table says which status each error of the domain has."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, ClassVar, Final
+
+import orjson
+import structlog
+from flask import Flask, Response
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException, InternalServerError
+
+from api.requests import current_request
+from experiments import errors as domain
+from experiments.errors import ExperimentsError, FieldError
+
+log = structlog.get_logger(__name__)
+
+RETRY_AFTER_SECONDS: Final = 1
+
+STATUS: Final[Mapping[type[ExperimentsError], int]] = {
+    ExperimentsError: 500,
+    domain.DatabaseAway: 503,
+    domain.InvalidDefinition: 422,
+    domain.InvalidInput: 422,
+    domain.InvalidTemplate: 422,
+    domain.JournalBusy: 503,
+    domain.PlacementNotFound: 404,
+    domain.RowRefused: 422,
+    domain.SnapshotMissing: 503,
+    domain.TemplateFailed: 500,
+    domain.UnusableConfig: 500,
+    domain.UnusableDatabase: 500,
+    domain.VariantNotFound: 404,
+}
+
+
+class ApiError(Exception):
+    """What this floor itself refuses."""
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    headers: Mapping[str, str] = {}
+
+
+class InvalidJson(ApiError):
+    """The body is no JSON."""
+
+    status, code = 400, "invalid_json"
+
+
+class MissingParameter(ApiError):
+    """A query parameter that must be there isn't."""
+
+    status, code = 400, "missing_parameter"
+
+
+class InvalidHeader(ApiError):
+    """A header that can't be read."""
+
+    status, code = 400, "invalid_header"
+
+
+class Unauthenticated(ApiError):
+    """No key, or one that doesn't work."""
+
+    status, code = 401, "unauthenticated"
+    headers: Mapping[str, str] = {"WWW-Authenticate": 'Bearer realm="optimizer", Basic realm="optimizer"'}
+
+
+class MissingScope(ApiError):
+    """A key that works, but not for this."""
+
+    status, code = 403, "missing_scope"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This needs a key with the scope {scope!r}.")
+
+
+class NotFound(ApiError):
+    """Nothing is there."""
+
+    status, code = 404, "not_found"
+
+
+class UnsupportedMediaType(ApiError):
+    """A body of another kind than the door takes."""
+
+    status, code = 415, "unsupported_media_type"
+
+
+class FieldMissing(ApiError):
+    """The content has no such field, or doesn't say which is meant."""
+
+    status, code = 422, "field_missing"
+
+
+def problem(
+    status: int, *, code: str, detail: str, errors: Sequence[FieldError] = (), headers: Mapping[str, str] | None = None
+) -> Response:
+    """An RFC 9457 answer; ``instance`` is the request's id, which its log line carries too."""
+    body: dict[str, Any] = {
+        "type": f"/problems/{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": f"urn:request:{current_request().id}",
+        "code": code,
+    }
+    if errors:
+        body["errors"] = [{"pointer": error.pointer, "detail": error.detail} for error in errors]
+    answer = Response(orjson.dumps(body), status=status, content_type="application/problem+json")
+    answer.headers.extend(headers or {})
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return answer
+
+
+def status_of(error: type[ExperimentsError]) -> int:
+    """The status of an error of the domain: its own, or that of the kind of error that it is."""
+    return next(STATUS[kind] for kind in error.__mro__ if kind in STATUS)
+
+
+def handle_errors(app: Flask) -> None:
+    """Make every error of an app's views a problem."""
+    app.register_error_handler(ExperimentsError, _of_domain)
+    app.register_error_handler(ApiError, _of_api)
+    app.register_error_handler(HTTPException, _of_http)
+    for kind in (OperationalError, InterfaceError, PoolTimeout):
+        app.register_error_handler(kind, _of_database)
+
+
+def _of_domain(error: ExperimentsError) -> Response:
+    status = status_of(type(error))
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("request_failed", error=error.code)
+        return problem(status, code="internal_error", detail="Something went wrong; the log has this request's id.")
+    return problem(status, code=error.code, detail=_storable(str(error)), errors=error.fields)
+
+
+def _of_api(error: ApiError) -> Response:
+    return problem(error.status, code=error.code, detail=str(error), headers=error.headers)
+
+
+def _of_database(error: Exception) -> Response:
+    log.warning("database_away", error=type(error).__name__)
+    away = domain.DatabaseAway()
+    return problem(status_of(domain.DatabaseAway), code=away.code, detail=str(away))
+
+
+def _of_http(error: HTTPException) -> Response:
+    """Errors of Flask's own, with the headers that they carry (Allow)."""
+    if isinstance(error, InternalServerError):
+        return problem(500, code="internal_error", detail="Something went wrong; the log has this request's id.")
+    status = error.code or 500
+    headers = {name: value for name, value in error.get_headers() if name not in {"Content-Type", "Content-Length"}}
+    code = HTTPStatus(status).phrase.lower().replace(" ", "_")
+    return problem(status, code=_CODES.get(status, code), detail=error.description or "", headers=headers)
+
+
+def _storable(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
+_CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}

@@ -1,0 +1,69 @@
+"""Reading what a request says: JSON bodies and query parameters, as checked models."""
+
+from typing import Any, Final, TypeVar
+
+import flask
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from api.errors import InvalidJson, UnsupportedMediaType
+from experiments.errors import InvalidDefinition, InvalidInput
+from experiments.parsing import parse
+
+Model = TypeVar("Model", bound=BaseModel)
+_JSON: Final = "application/json"
+
+
+def read_json(*, max_bytes: int | None = None) -> Any:  # noqa: ANN401  # JSON
+    """The body of the request, parsed.
+
+    Raises:
+        UnsupportedMediaType: It says that it is something else, or is compressed.
+        InvalidJson: It is none (NaN and infinities are none), or no UTF-8.
+        RequestEntityTooLarge: It is longer than ``max_bytes``, or than the app allows.
+    """
+    request = flask.request
+    kind = request.environ.get("CONTENT_TYPE") or _JSON
+    if kind != _JSON and not _is_json(request.mimetype):
+        raise UnsupportedMediaType(f"Send JSON (Content-Type: {_JSON}), not {kind[:100]!r}.")
+    if request.environ.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
+        raise UnsupportedMediaType("Send the body without a Content-Encoding.")
+    if max_bytes is not None:
+        request.max_content_length = max_bytes
+    try:
+        return orjson.loads(request.get_data(cache=False))
+    except orjson.JSONDecodeError as error:
+        raise InvalidJson(f"The body is no JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
+
+
+def read_body(model: type[Model], *, max_bytes: int | None = None) -> Model:
+    """The body of the request as a model.
+
+    Raises:
+        InvalidInput: With all that is wrong, by JSON pointer; beside what ``read_json`` raises.
+    """
+    return _validated(model, read_json(max_bytes=max_bytes))
+
+
+def read_query(model: type[Model]) -> Model:
+    """The query parameters as a model whose fields take text; those given twice count once.
+
+    Raises:
+        InvalidInput: With all that is wrong; a pointer's first part is the parameter's name.
+    """
+    return _validated(model, flask.request.args.to_dict())
+
+
+def _validated(model: type[Model], payload: object) -> Model:
+    try:
+        return model.model_validate(payload)
+    except ValidationError:
+        pass
+    try:
+        return parse(model, payload)  # once more, slowly, to say what is wrong
+    except InvalidDefinition as error:
+        raise InvalidInput(error.fields) from None
+
+
+def _is_json(mimetype: str) -> bool:
+    return mimetype == _JSON or (mimetype.startswith("application/") and mimetype.endswith("+json"))

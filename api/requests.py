@@ -1,0 +1,34 @@
+"""The request as this app knows it: when it began, its id, and the key that it came with."""
+
+import re
+import secrets
+from functools import cached_property
+from time import perf_counter
+from typing import Any, cast
+
+import flask
+
+from experiments.snapshot import KeyPlan
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Request(flask.Request):
+    """A request that knows when it began, its id, and the key that it came with."""
+
+    key: KeyPlan | None = None
+
+    def __init__(self, environ: dict[str, Any], populate_request: bool = True, shallow: bool = False) -> None:  # noqa: FBT001, FBT002  # werkzeug's signature
+        super().__init__(environ, populate_request, shallow)
+        self.started_at = perf_counter()
+
+    @cached_property
+    def id(self) -> str:
+        """The caller's ``X-Request-Id`` if it is sane, else one of our own."""
+        given = self.environ.get("HTTP_X_REQUEST_ID", "")
+        return given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def current_request() -> Request:
+    """The request that is being answered."""
+    return cast("Request", flask.request)

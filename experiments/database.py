@@ -1,0 +1,149 @@
+"""Opening, migrating and writing to the database: SQLite (a file) or PostgreSQL, with the same rules for both."""
+
+import contextlib
+import fcntl
+import secrets
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import orjson
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, select
+
+from experiments.errors import UnusableDatabase
+from experiments.tables import Workspace
+from experiments.tallies import decimal_add
+
+_MIGRATION_LOCK = 0x6F7074696D697A65  # any constant of our own: the key of PostgreSQL's advisory lock
+
+
+def open_engine(url: str) -> Engine:
+    """Connect to a database lazily.
+
+    Args:
+        url: ``sqlite:///path/to/file.db`` or ``postgresql://user:password@host/name``.
+
+    Raises:
+        UnusableDatabase: Another kind of database, or SQLite without a file.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _open_sqlite(parsed.database)
+    if parsed.get_backend_name() == "postgresql":
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            connect_args={"prepare_threshold": None, "connect_timeout": 2},
+            pool_pre_ping=True,
+            **_json(),
+        )
+    raise UnusableDatabase(f"{parsed.get_backend_name()!r} is neither sqlite nor postgresql.")
+
+
+def _json() -> dict[str, Any]:
+    return {"json_serializer": lambda value: orjson.dumps(value).decode(), "json_deserializer": orjson.loads}
+
+
+def _open_sqlite(path: str | None) -> Engine:
+    if not path or path == ":memory:":
+        raise UnusableDatabase("SQLite needs a file: sqlite:///optimizer.db")
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10}, **_json())
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+    if mode != "wal":
+        raise UnusableDatabase("The file system can't hold SQLite's write-ahead log (WAL).")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.create_function("decimal_add", 2, decimal_add, deterministic=True)
+    if sys.platform == "darwin":
+        connection.execute("PRAGMA fullfsync=1")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A writer says so at once: upgrading later fails whatever the time-out."""
+    reads = connection.get_execution_options().get("reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+@contextlib.contextmanager
+def write_queue(engine: Engine) -> Iterator[None]:
+    """Stand in the queue of those who write to one SQLite file (a file lock is a fair queue); elsewhere do nothing."""
+    if engine.dialect.name != "sqlite":
+        yield
+        return
+    with Path(f"{engine.url.database}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def transaction(engine: Engine) -> Iterator[Session]:
+    """A session that may write; committed at the end of the block, rolled back on any error."""
+    with write_queue(engine), Session(engine) as session:
+        yield session
+        session.commit()
+
+
+@contextlib.contextmanager
+def reading(engine: Engine) -> Iterator[Session]:
+    """A session that only reads, on one consistent state of the database; it holds up no writer."""
+    isolation = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {"reads": True}
+    with Session(engine.execution_options(**isolation)) as session:
+        yield session
+
+
+def database_now(session: Session | Connection) -> datetime:
+    """The time on the database's clock (SQLite has the machine's), aware UTC."""
+    connection = session if isinstance(session, Connection) else session.connection()
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return now.astimezone(UTC)
+
+
+def upsert(connection: Connection, table: Any) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT that knows ON CONFLICT, in the connection's dialect."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the schema to its newest version and create the workspace, one process at a time."""
+    with write_queue(engine), engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+        config = Config()
+        config.set_main_option("script_location", str(files("migrations")).replace("%", "%%"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        with Session(bind=connection) as session:
+            _create_workspace(session)
+            session.flush()
+
+
+def _create_workspace(session: Session) -> None:
+    if session.exec(select(Workspace)).first() is None:
+        session.add(
+            Workspace(
+                secret=secrets.token_bytes(32), holdout_secret=secrets.token_bytes(32), created_at=datetime.now(UTC)
+            )
+        )
+
+
+def bump_snapshot(session: Session) -> Workspace:
+    """Tell every worker that definitions changed, and serialise such changes: the row stays locked until commit."""
+    workspace = session.exec(select(Workspace).with_for_update()).one()
+    workspace.snapshot_version += 1
+    session.flush()
+    return workspace

@@ -1,0 +1,181 @@
+"""decide: which variant? Choose from the snapshot, write, and answer with what stands in the database."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from cachetools import LRUCache
+
+from experiments.attributes import coerce
+from experiments.choosing import Asked, Choice, Moment, choose
+from experiments.decisions import DecisionRow, Stored
+from experiments.errors import InvalidInput, PlacementNotFound, SnapshotMissing, TemplateFailed
+from experiments.journal import Journal
+from experiments.snapshot import FRESH_SECONDS, USABLE_SECONDS, PlacementPlan, Snapshot, Snapshots, VariantPlan
+
+EMAIL_SECONDS = 0.3
+DECISIONS = "decisions"
+_REMEMBERED = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """An answer. ``recorded``: the decision is durable; only then may a website count on it."""
+
+    decision_id: str | None
+    placement: str
+    customer_id: str
+    segment: str
+    experiment: str | None
+    variant: str
+    deliver: bool
+    content: Any
+    source: str
+    reason: str
+    propensity: float
+    allocation_version: int | None
+    recorded: bool
+
+
+class Decider:
+    """The decision door's inside: one per process. It remembers units known to be durable, which need no write."""
+
+    def __init__(self, snapshots: Snapshots, journal: Journal) -> None:
+        self._snapshots = snapshots
+        self._journal = journal
+        self._durable: LRUCache[bytes, Stored] = LRUCache(_REMEMBERED)
+        self._lock = Lock()
+
+    def ask(
+        self,
+        customer_id: str,
+        *,
+        occasion_id: str | None = None,
+        attributes: Mapping[str, object] | None = None,
+        preview: str | bool | None = None,
+        text: bool = False,
+    ) -> Asked:
+        """Type a request's attributes by their declaration; what came as ``text`` and doesn't fit is left out.
+
+        Raises:
+            InvalidInput: Attributes (not text) of another type than declared.
+        """
+        if not attributes:
+            return Asked(customer_id, occasion_id, preview=preview)
+        coerced = coerce(attributes, self._snapshot().attributes, text=text)
+        if coerced.invalid and not text:
+            raise InvalidInput([field._replace(pointer=f"/attributes{field.pointer}") for field in coerced.invalid])
+        return Asked(customer_id, occasion_id, coerced.typed, coerced.stored, preview)
+
+    def decide(self, asked: Asked, placements: Sequence[str]) -> list[Decided]:
+        """Decide for one customer on some placements; durable when this returns.
+
+        Raises:
+            PlacementNotFound: One of them doesn't exist; then nothing is decided.
+            JournalBusy: It couldn't be written now.
+        """
+        choices = self._choose(asked, placements)
+        rows = self._unknown(choices)
+        if rows:
+            self._remember(rows, self._journal.write(DECISIONS, rows))
+        return [self._answer(choice, recorded=bool(choice.rows)) for choice in choices]
+
+    def decide_in_time(self, asked: Asked, placement: str) -> Decided:
+        """The email door: answers within 300 ms whatever the database does; ``recorded`` says whether it is durable."""
+        (choice,) = self._choose(asked, [placement])
+        rows = self._unknown([choice])
+        if not rows:
+            return self._answer(choice, recorded=bool(choice.rows))
+        stored = self._journal.offer(DECISIONS, rows, seconds=EMAIL_SECONDS)
+        if stored is not None:
+            self._remember(rows, stored)
+        return self._answer(choice, recorded=stored is not None)
+
+    def decide_list(self, asked: Sequence[Asked], placement: str) -> list[Decided]:
+        """Decide for a slice of a list of customers on one placement, in the journal's low-priority lane."""
+        choices = [choice for one in asked for choice in self._choose(one, [placement])]
+        rows = [row for choice in choices for row in choice.rows]
+        stored = self._journal.write_bulk(DECISIONS, rows) if rows else ()
+        by_id = {row.id: known for row, known in zip(rows, stored, strict=True)}
+        return [self._answer(choice, recorded=bool(choice.rows), known=by_id) for choice in choices]
+
+    def _snapshot(self) -> Snapshot:
+        snapshot = self._snapshots.current
+        if snapshot is None:
+            raise SnapshotMissing
+        return snapshot
+
+    def _choose(self, asked: Asked, placements: Sequence[str]) -> list[Choice]:
+        age = self._snapshots.age_seconds
+        now = self._snapshots.now()
+        moment = Moment(now, now.timestamp(), is_stale=age > FRESH_SECONDS, is_usable=age < USABLE_SECONDS)
+        plans = [self._placement(key) for key in placements]
+        return [choose(self._snapshot(), plan, asked=asked, moment=moment) for plan in plans]
+
+    def _placement(self, key: str) -> PlacementPlan:
+        """A placement's plan; one that isn't known may have been made a moment ago by another process."""
+        plan = self._snapshot().placements.get(key) or self._snapshots.look_again().placements.get(key)
+        if plan is None:
+            raise PlacementNotFound(key)
+        return plan
+
+    def _unknown(self, choices: Sequence[Choice]) -> list[DecisionRow]:
+        """Rows that aren't known to be durable."""
+        with self._lock:
+            return [row for choice in choices for row in choice.rows if self._durable.get(row.id) is None]
+
+    def _remember(self, rows: Sequence[DecisionRow], stored: Sequence[Stored]) -> None:
+        with self._lock:
+            for row, known in zip(rows, stored, strict=True):
+                self._durable[row.id] = known
+
+    def _answer(self, choice: Choice, *, recorded: bool, known: Mapping[bytes, Stored] | None = None) -> Decided:
+        """Answer with what is stored for the unit; without a durable row, with what was chosen."""
+        row = choice.rows[0] if choice.rows else None
+        stored = None
+        if row is not None:
+            stored = (self._durable if known is None else known).get(row.id) if recorded else None
+            stored = stored or Stored(row.segment, row.variant, row.allocation_version, row.propensity)
+        variant, reason = _shown(choice, stored)
+        content, deliver, reason = _rendered(choice, variant, reason=reason)
+        return Decided(
+            decision_id=row.id.hex() if row else None,
+            placement=choice.placement.key,
+            customer_id=choice.asked.customer_id,
+            segment=stored.segment if stored else choice.segment,
+            experiment=choice.series.experiment if choice.series else None,
+            variant=variant.key,
+            deliver=deliver,
+            content=content,
+            source=choice.source,
+            reason=reason,
+            propensity=stored.propensity if stored else 1.0,
+            allocation_version=stored.allocation_version if stored else None,
+            recorded=recorded,
+        )
+
+
+def _shown(choice: Choice, stored: Stored | None) -> tuple[VariantPlan, str]:
+    """The variant stored for the unit; the control where that one was retired (the unit still counts for it)."""
+    if stored is None or choice.series is None or choice.series.kind == "programme":
+        return choice.variant, choice.reason
+    variants = choice.series.variants
+    variant = variants[stored.variant]
+    return (variants[choice.series.control], "variant_retired") if variant.is_retired else (variant, choice.reason)
+
+
+def _rendered(choice: Choice, variant: VariantPlan, *, reason: str) -> tuple[Any, bool, str]:
+    """The variant's content; the placement's default where its template fails."""
+    default = choice.placement.default
+    try:
+        return variant.content.render(choice.asked.typed), variant.deliver, reason
+    except TemplateFailed:
+        return _default_content(default, choice.asked), default.deliver, "template_failed"
+
+
+def _default_content(default: VariantPlan, asked: Asked) -> Any:
+    try:
+        return default.content.render(asked.typed)
+    except TemplateFailed:
+        return default.content.render({})  # checked when the placement was defined

@@ -1,0 +1,151 @@
+"""record: what happened? Check reported outcomes one by one, write the good ones, say what became of each."""
+
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from experiments.attribution import OutcomeRow
+from experiments.checks import check_id, parse_datetime, shown
+from experiments.errors import FieldError, InvalidInput, RowRefused
+from experiments.journal import MAX_ROWS_BULK, Journal
+from experiments.parsing import parse, refuse
+from experiments.snapshot import Snapshots
+
+OUTCOMES = "outcomes"
+MAX_OUTCOMES = MAX_ROWS_BULK
+MAX_VALUE = 1e12
+FUTURE = timedelta(minutes=5)  # clocks may differ by so much
+_FIRST = datetime(1980, 1, 1, tzinfo=UTC)
+_SINGLE_LANE = 100  # more rows than this wait behind single requests
+
+
+class OutcomeReport(BaseModel):
+    """One outcome as a client reports it; it names its decision, or its customer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    outcome_id: str | None = None
+    decision_id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
+    customer_id: str | None = None
+    occasion_id: str | None = None
+    event: Annotated[str, Field(min_length=1, max_length=128)]
+    value: Annotated[float, Field(ge=-MAX_VALUE, le=MAX_VALUE)] | None = None
+    occurred_at: str | None = None
+
+    @model_validator(mode="after")
+    def _names_somebody(self) -> Self:
+        if self.decision_id is None and self.customer_id is None:
+            refuse([FieldError("", "decision_id or customer_id must be said")])
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An outcome that was not taken, by its place in the list."""
+
+    index: int
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of a list of outcomes. ``statuses`` counts the accepted: how many are attributed, waiting etc."""
+
+    accepted: int
+    duplicates: int
+    rejected: list[Rejected]
+    statuses: dict[str, int]
+
+
+class Recorder:
+    """The outcome door's inside: one per process."""
+
+    def __init__(self, snapshots: Snapshots, journal: Journal) -> None:
+        self._snapshots = snapshots
+        self._journal = journal
+
+    def record(self, items: Sequence[object], *, source: str) -> Recorded:
+        """Take outcomes; those accepted are durable when this returns, a bad one never fails its neighbours.
+
+        Args:
+            items: JSON objects, at most ``MAX_OUTCOMES``.
+            source: Who reports: outcome ids are unique within it.
+        Raises:
+            JournalBusy: They couldn't be written now; send all of them again.
+        """
+        now = self._snapshots.now()
+        rows: list[tuple[int, OutcomeRow]] = []
+        rejected: list[Rejected] = []
+        for index, item in enumerate(items):
+            try:
+                rows.append((index, read_outcome(item, source=source, now=now)))
+            except InvalidInput as error:
+                rejected.append(Rejected(index, "invalid_outcome", str(error)))
+        statuses, refused = self._write(rows)
+        rejected += refused
+        n_duplicates = statuses.pop("duplicate", 0)
+        rejected.sort(key=lambda one: one.index)
+        return Recorded(sum(statuses.values()), n_duplicates, rejected, dict(statuses))
+
+    def _write(self, rows: Sequence[tuple[int, OutcomeRow]]) -> tuple[Counter[str], list[Rejected]]:
+        if not rows:
+            return Counter(), []
+        write = self._journal.write if len(rows) <= _SINGLE_LANE else self._journal.write_bulk
+        try:
+            return Counter(write(OUTCOMES, [row for _, row in rows])), []
+        except RowRefused as error:
+            if len(rows) == 1:
+                return Counter(), [Rejected(rows[0][0], error.code, str(error))]
+        middle = len(rows) // 2
+        first, second = self._write(rows[:middle]), self._write(rows[middle:])
+        return first[0] + second[0], first[1] + second[1]
+
+
+def read_outcome(item: object, *, source: str, now: datetime) -> OutcomeRow:
+    """One outcome from JSON.
+
+    Raises:
+        InvalidInput: With all that is wrong.
+    """
+    report = parse(OutcomeReport, item)
+    for name in ("outcome_id", "customer_id", "occasion_id", "event"):
+        if (value := getattr(report, name)) is not None:
+            check_id(value, f"/{name}")
+    occurred_at = now if report.occurred_at is None else _moment(report.occurred_at)
+    return OutcomeRow(
+        id=outcome_key(source, report.outcome_id),
+        source=source,
+        outcome_id=report.outcome_id,
+        decision_id=None if report.decision_id is None else bytes.fromhex(report.decision_id),
+        customer_id=report.customer_id,
+        occasion_id=report.occasion_id,
+        event=report.event,
+        value=None if report.value is None else Decimal(str(report.value)),
+        occurred_at=occurred_at,
+        received_at=now,
+        is_future=occurred_at > now + FUTURE,
+    )
+
+
+def outcome_key(source: str, outcome_id: str | None) -> bytes:
+    """16 bytes: the same for the same outcome id of a source, random without one."""
+    if outcome_id is None:
+        return secrets.token_bytes(16)
+    parts: Any = (source.encode(), outcome_id.encode())
+    message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return blake2b(message, digest_size=16).digest()
+
+
+def _moment(text: str) -> datetime:
+    moment = parse_datetime(text)
+    if moment is None or moment < _FIRST:
+        raise InvalidInput([FieldError("/occurred_at", f"must be a time in ISO 8601 since 1980, not {shown(text)}")])
+    return moment

@@ -1,0 +1,1 @@
+"""Segments: rules over attributes, compiled once."""

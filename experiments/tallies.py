@@ -1,0 +1,125 @@
+"""Tallies: counts and exact sums by (series, segment, allocation version, variant, hour of decision), moved by deltas.
+
+Writers add deltas in key order (so that two workers never wait for each other in a circle) to a shard of their own;
+readers sum over shards. A tally always equals what a recount from raw rows gives.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from decimal import Context, Decimal
+from functools import cache
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import Connection, func
+from sqlalchemy.dialects import postgresql, sqlite
+
+from experiments.column_types import to_microseconds
+from experiments.tables import Tally, TallyAge, TallyResponse
+
+EXACT = Context(prec=120)  # enough for a sum of squares of any values that the doors accept
+_HOUR_MICROSECONDS = 3_600_000_000
+
+TallyKey = tuple[int, str, int, str, int]  # series, segment, allocation version, variant, hour
+ResponseKey = tuple[int, str, int, str, int, str]  # the same, and the metric
+AgeKey = tuple[int, str, str, int, int]  # series, metric, variant, day, age bin
+_TALLY = ("series", "segment", "allocation_version", "variant", "hour")
+_AGE = ("series", "metric", "variant", "day", "age_bin")
+
+
+@dataclass(slots=True)
+class Units:
+    """A change of one tally."""
+
+    n_units: int = 0
+    n_lacking: int = 0
+    decided_seconds: int = 0
+
+
+@dataclass(slots=True)
+class Responses:
+    """A change of one metric below a tally: unit totals and their squares, plain and capped."""
+
+    n_responders: int = 0
+    total: Decimal = Decimal(0)
+    total_squares: Decimal = Decimal(0)
+    capped_total: Decimal = Decimal(0)
+    capped_squares: Decimal = Decimal(0)
+
+    def add_unit(self, value: Decimal, *, responds: bool, cap: Decimal | None, sign: int) -> None:
+        """Add (sign 1) or take away (sign -1) one unit's total."""
+        capped = value if cap is None else min(value, cap)
+        self.n_responders += sign * responds
+        self.total = EXACT.add(self.total, sign * value)
+        self.total_squares = EXACT.add(self.total_squares, sign * EXACT.multiply(value, value))
+        self.capped_total = EXACT.add(self.capped_total, sign * capped)
+        self.capped_squares = EXACT.add(self.capped_squares, sign * EXACT.multiply(capped, capped))
+
+
+def hour_of(moment: datetime) -> tuple[int, int]:
+    """The hour since 1970 that a moment lies in, and the whole seconds into it."""
+    hour, rest = divmod(to_microseconds(moment), _HOUR_MICROSECONDS)
+    return hour, rest // 1_000_000
+
+
+def add_units(connection: Connection, changes: Mapping[TallyKey, Units], *, shard: int) -> None:
+    """Move tallies of units."""
+    _add(connection, Tally, key_names=_TALLY, changes=changes, shard=shard)
+
+
+def add_responses(connection: Connection, changes: Mapping[ResponseKey, Responses], *, shard: int) -> None:
+    """Move what the units answered."""
+    _add(connection, TallyResponse, key_names=(*_TALLY, "metric"), changes=changes, shard=shard)
+
+
+def add_ages(connection: Connection, changes: Mapping[AgeKey, int], *, shard: int) -> None:
+    """Move the first responses by age."""
+    counted = {key: FirstResponses(n) for key, n in changes.items() if n}
+    _add(connection, TallyAge, key_names=_AGE, changes=counted, shard=shard)
+
+
+@dataclass(slots=True)
+class FirstResponses:
+    """A change of one age bin."""
+
+    n_first: int
+
+
+def _add(
+    connection: Connection, table: Any, *, key_names: Iterable[str], changes: Mapping[Any, Any], shard: int
+) -> None:
+    if not changes:
+        return
+    names = tuple(key_names)
+    rows = [
+        dict(zip(names, key, strict=True)) | {"shard": shard} | asdict(change)
+        for key, change in sorted(changes.items(), key=itemgetter(0))
+    ]
+    connection.execute(_adding(table, connection.dialect.name), rows)
+
+
+@cache
+def _adding(table: Any, dialect: str) -> postgresql.Insert | sqlite.Insert:
+    """INSERT … ON CONFLICT DO UPDATE that adds every column outside the key."""
+    columns = table.__table__.columns
+    insert: Any = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    key = [column for column in columns if column.primary_key]
+    changed = {
+        column.name: _sum(column, insert.excluded[column.name], dialect=dialect)
+        for column in columns
+        if not column.primary_key
+    }
+    statement: postgresql.Insert | sqlite.Insert = insert.on_conflict_do_update(index_elements=key, set_=changed)
+    return statement
+
+
+def _sum(column: Any, excluded: Any, *, dialect: str) -> Any:
+    if dialect == "sqlite" and column.type.python_type is Decimal:
+        return func.decimal_add(column, excluded)  # SQLite itself would add floats
+    return column + excluded
+
+
+def decimal_add(left: str, right: str) -> str:
+    """The exact sum of two numbers that SQLite keeps as text; registered on each of its connections."""
+    return format(EXACT.add(Decimal(left), Decimal(right)), "f")

@@ -1,0 +1,39 @@
+"""Which segments' winners may be called proven together."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from optimizer.errors import InvalidArgument
+
+
+def discoveries(probability_best: ArrayLike, *, rate: float = 0.05) -> NDArray[np.bool_]:
+    """The largest set of segments whose expected share of wrong winners is at most the rate.
+
+    Taking segments in order of certainty, the mean of (1 - probability best) over those taken is the posterior
+    expectation of the share that is wrong. The set does not depend on how many hopeless segments stand beside it.
+
+    Args:
+        probability_best: Posterior probability that the segment's winner is truly best, shape (n_segments,).
+        rate: Largest accepted mean of (1 - probability best), in (0, 1).
+    Returns:
+        True for the segments in the set, shape (n_segments,).
+    Raises:
+        InvalidArgument: Not one-dimensional, not within [0, 1], or a rate outside (0, 1).
+    Source: Newton et al. (2004), Biostatistics 5(2), "Detecting differential gene expression", direct posterior
+        probability approach.
+
+    >>> discoveries([0.99, 0.60, 0.93])
+    array([ True, False,  True])
+    """
+    certain = np.asarray(probability_best, dtype=np.float64)
+    if certain.ndim != 1:
+        raise InvalidArgument("probability_best", f"shape {certain.shape} is not one-dimensional")
+    if not ((certain >= 0.0) & (certain <= 1.0)).all():
+        raise InvalidArgument("probability_best", "it is not within [0, 1] everywhere")
+    if not 0.0 < rate < 1.0:
+        raise InvalidArgument("rate", f"{rate} is not between 0 and 1")
+    order = np.argsort(-certain, kind="stable")
+    expected_share_wrong = np.cumsum(1.0 - certain[order]) / np.arange(1, certain.size + 1)
+    chosen = np.zeros(certain.size, dtype=np.bool_)
+    chosen[order] = expected_share_wrong <= rate
+    return chosen

@@ -1,0 +1,213 @@
+"""Whether units came in the shares that were asked for, when the weights of variants move."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from optimizer.errors import InvalidArgument, InvalidCounts
+
+Floats = NDArray[np.float64]
+Status = Literal["ok", "warning", "alarm", "not_estimable"]
+
+ALARM_P_VALUE = 0.001
+WARNING_P_VALUE = 0.01
+ALARM_GAP = 0.01
+SMALLEST_EXPECTED = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRatio:
+    """Observed against expected units.
+
+    Attributes:
+        p_value: None when too few units are expected to tell anything.
+        statistic: Quadratic form, chi-squared under the logged weights.
+        degrees_of_freedom: Its rank.
+        relative_gap: Largest |observed - expected| / expected over variants (small expected counts are merged).
+        status: "alarm" at p < 0.001 with a gap of at least 1 %, "warning" at p < 0.01, "not_estimable" without a p.
+    """
+
+    p_value: float | None
+    statistic: float
+    degrees_of_freedom: int
+    relative_gap: float
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class SequentialSampleRatio:
+    """Evidence against the logged weights that may be looked at after every block.
+
+    Attributes:
+        log_e: Natural logarithm of the e-process after each block, shape (n_blocks,).
+        p_value: Smallest 1 / E so far: valid at any time, however often one looks.
+    """
+
+    log_e: Floats
+    p_value: float
+
+
+def sample_ratio(n_units: ArrayLike, weights: ArrayLike) -> SampleRatio:
+    """Chi-squared check of the units of each variant, summed over versions, against the summed logged weights.
+
+    Comparing all units with the *current* weights alarms whenever weights moved; each version is held to its own:
+    E_k = sum_v n_v p_vk, V_kl = sum_v n_v (p_vk [k = l] - p_vk p_vl). Variants that expect fewer than 5 units are
+    merged, smallest first, because the chi-squared approximation fails there.
+
+    Args:
+        n_units: Units counted, shape (n_versions, n_variants); a row is one (segment, allocation version), or one
+            group of units with equal weights. A vector is one version.
+        weights: Logged propensities of that version, rows summing to 1, the same shape.
+    Raises:
+        InvalidCounts: Counts negative or not finite.
+        InvalidArgument: Shapes differ, or a row of weights is no probability vector.
+    Source: Fabijan et al. (2019), KDD, "Diagnosing sample ratio mismatch", generalised to versions by summing the
+        multinomial means and covariances.
+
+    >>> result = sample_ratio([5000, 5200], [0.5, 0.5])
+    >>> round(result.p_value, 7), result.status
+    (0.0476704, 'ok')
+    """
+    units, shares = _versions(n_units, weights)
+    if (units[shares == 0.0] > 0.0).any():
+        return SampleRatio(0.0, np.inf, 0, np.inf, "alarm")
+    totals = units.sum(axis=1)
+    observed, expected = units.sum(axis=0), totals @ shares
+    covariance = np.diag(expected) - (shares * totals[:, np.newaxis]).T @ shares
+    cells = _merged_cells(expected)
+    observed, expected, covariance = cells @ observed, cells @ expected, cells @ covariance @ cells.T
+    if expected.size < 2:
+        return SampleRatio(None, 0.0, 0, 0.0, "not_estimable")
+    statistic, rank = _quadratic_form(observed - expected, covariance=covariance, scale=expected)
+    gap = float((np.abs(observed - expected) / expected).max())
+    return _judged(statistic, degrees_of_freedom=rank, relative_gap=gap)
+
+
+def stratified_sample_ratio(n_units: ArrayLike, weights: ArrayLike) -> SampleRatio:
+    """Chi-squared check within each version, summed: sees gaps that cancel over versions, needs full versions.
+
+    Args:
+        n_units: Units counted, shape (n_versions, n_variants).
+        weights: Logged propensities, the same shape. Versions that expect fewer than 5 units of any variant with a
+            positive weight are left out.
+    Raises:
+        InvalidCounts: Counts negative or not finite.
+        InvalidArgument: Shapes differ, or a row of weights is no probability vector.
+
+    >>> result = stratified_sample_ratio(
+    ...     [[520, 480], [1580, 420], [910, 90]], [[0.5, 0.5], [0.8, 0.2], [0.9, 0.1]]
+    ... )
+    >>> round(result.statistic, 4), result.degrees_of_freedom, round(result.p_value, 4)
+    (3.9611, 3, 0.2657)
+    """
+    units, shares = _versions(n_units, weights)
+    if (units[shares == 0.0] > 0.0).any():
+        return SampleRatio(0.0, np.inf, 0, np.inf, "alarm")
+    expected = units.sum(axis=1, keepdims=True) * shares
+    full = ((expected >= SMALLEST_EXPECTED) | (shares == 0.0)).all(axis=1)
+    used = (shares > 0.0) & full[:, np.newaxis]
+    degrees_of_freedom = int(used.sum() - full.sum())
+    if degrees_of_freedom == 0:
+        return SampleRatio(None, 0.0, 0, 0.0, "not_estimable")
+    gaps, means = (units - expected)[used], expected[used]
+    gap = float((np.abs(gaps) / means).max())
+    return _judged(float((gaps**2 / means).sum()), degrees_of_freedom=degrees_of_freedom, relative_gap=gap)
+
+
+def sequential_sample_ratio(
+    n_units: ArrayLike, weights: ArrayLike, *, concentration: float = 10_000.0
+) -> SequentialSampleRatio:
+    """Always-valid check of sample ratio over blocks in time order, each with its own logged weights.
+
+    Each block multiplies the e-process by Dirichlet-multinomial over multinomial likelihood. The Dirichlet of a block
+    is fixed before the block: proportional to theta_b (k theta_0 + units so far) / (k theta_0 + expected so far), with
+    as many pseudo-units as k plus the units so far. With constant weights that is Lindon & Malek's test exactly, in
+    any order of units; with moving weights it is our own extension, valid because every predictable choice is.
+    theta_0 of a variant is the first positive weight it was given.
+
+    Args:
+        n_units: Units counted in each block, in time order, shape (n_blocks, n_variants).
+        weights: Logged propensities of each block, rows summing to 1, the same shape.
+        concentration: k, pseudo-units of the prior: large values look for small imbalances.
+    Raises:
+        InvalidCounts: Counts negative or not finite.
+        InvalidArgument: Shapes differ, a row of weights is no probability vector, or concentration is not positive.
+    Source: Lindon & Malek (2022), NeurIPS, "Anytime-valid inference for multinomial count data", arXiv:2011.03567.
+
+    >>> result = sequential_sample_ratio([[5000, 5500]], [[0.5, 0.5]], concentration=2)
+    >>> round(float(result.log_e[-1]), 4), round(result.p_value, 8)
+    (7.5043, 0.00055072)
+    """
+    units, shares = _versions(n_units, weights)
+    if not (np.isfinite(concentration) and concentration > 0.0):
+        raise InvalidArgument("concentration", f"{concentration} is not positive")
+    pseudo = _prior_units(units, shares=shares, concentration=concentration)
+    used = shares > 0.0
+    gain = special.gammaln(np.where(used, pseudo + units, 1.0)) - special.gammaln(np.where(used, pseudo, 1.0))
+    gain = gain - special.xlogy(units, shares)
+    total, seen = pseudo.sum(axis=1), units.sum(axis=1)
+    log_e = np.cumsum(gain.sum(axis=1) + special.gammaln(total) - special.gammaln(total + seen))
+    return SequentialSampleRatio(log_e, float(np.exp(-max(0.0, log_e.max()))))
+
+
+def _prior_units(units: Floats, *, shares: Floats, concentration: float) -> Floats:
+    appeared = np.maximum.accumulate(shares > 0.0, axis=0)
+    first = np.take_along_axis(shares, (shares > 0.0).argmax(axis=0)[np.newaxis, :], axis=0)
+    anchor = concentration * first
+    expected = units.sum(axis=1, keepdims=True) * shares
+    counted_before = np.cumsum(units, axis=0) - units
+    expected_before = np.cumsum(expected, axis=0) - expected
+    tilt = np.divide(anchor + counted_before, anchor + expected_before, out=np.ones_like(shares), where=appeared)
+    tilted = shares * tilt
+    scale = (concentration + counted_before.sum(axis=1, keepdims=True)) / tilted.sum(axis=1, keepdims=True)
+    prior_units: Floats = tilted * scale
+    return prior_units
+
+
+def _versions(n_units: ArrayLike, weights: ArrayLike) -> tuple[Floats, Floats]:
+    units = np.atleast_2d(np.asarray(n_units, dtype=np.float64))
+    shares = np.atleast_2d(np.asarray(weights, dtype=np.float64))
+    if units.shape != shares.shape or units.ndim != 2 or units.size == 0:
+        raise InvalidArgument("weights", f"shape {shares.shape} does not fit n_units of shape {units.shape}")
+    if not (np.isfinite(units).all() and (units >= 0.0).all()):
+        raise InvalidCounts("n_units", "is negative or not finite")
+    if not ((shares >= 0.0).all() and (np.abs(shares.sum(axis=1) - 1.0) < 1e-6).all()):
+        raise InvalidArgument("weights", "a row is negative or does not sum to 1")
+    return units, shares
+
+
+def _merged_cells(expected: Floats) -> Floats:
+    """0/1 matrix (n_cells, n_variants) that merges the smallest variants until every cell expects enough units."""
+    order = np.argsort(expected, kind="stable")
+    cells: list[list[int]] = [[]]
+    for variant in order:
+        if cells[-1] and expected[cells[-1]].sum() >= SMALLEST_EXPECTED:
+            cells.append([])
+        cells[-1].append(int(variant))
+    matrix = np.zeros((len(cells), expected.size))
+    for row, members in enumerate(cells):
+        matrix[row, members] = 1.0
+    return matrix[matrix @ expected >= SMALLEST_EXPECTED]
+
+
+def _quadratic_form(gap: Floats, *, covariance: Floats, scale: Floats) -> tuple[float, int]:
+    root = np.sqrt(scale)
+    values, vectors = np.linalg.eigh(covariance / np.outer(root, root))
+    free = values > 1e-9
+    scores = (vectors.T @ (gap / root))[free]
+    return float((scores**2 / values[free]).sum()), int(free.sum())
+
+
+def _judged(statistic: float, *, degrees_of_freedom: int, relative_gap: float) -> SampleRatio:
+    p_value = float(special.chdtrc(degrees_of_freedom, statistic)) if degrees_of_freedom else None
+    status: Status = "ok"
+    if p_value is None:
+        status = "not_estimable"
+    elif p_value < ALARM_P_VALUE and relative_gap >= ALARM_GAP:
+        status = "alarm"
+    elif p_value < WARNING_P_VALUE:
+        status = "warning"
+    return SampleRatio(p_value, statistic, degrees_of_freedom, relative_gap, status)
