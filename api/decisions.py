@@ -1,5 +1,6 @@
 """The decision doors: which variant? For websites (POST), for email tools (GET), for lists (batch); and why."""
 
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
@@ -13,7 +14,7 @@ from api.metrics import count_decisions
 from api.reading import read_body
 from api.requests import current_request
 from api.state import current_worker
-from experiments.batch import MAX_ITEMS, decide_items
+from experiments.batch import MAX_ITEMS, Failed, decide_items
 from experiments.checks import check_id
 from experiments.decide import Decided
 from experiments.errors import FieldError, InvalidInput
@@ -52,28 +53,18 @@ class BatchIn(BaseModel):
     items: Annotated[list[Any], Field(max_length=MAX_ITEMS)]
 
 
-class DecisionOut(BaseModel):
-    """A decision: what to show, who decided it and why; ``recorded`` says whether it is durable."""
+@dataclass(frozen=True)
+class Decisions:
+    """Decisions in the order in which they were asked for."""
 
-    decision_id: str | None
-    placement: str
-    customer_id: str
-    segment: str
-    experiment: str | None
-    variant: str
-    deliver: bool
-    content: Any
-    source: Literal["override", "preview", "holdout", "experiment", "policy", "default"]
-    reason: str
-    propensity: float
-    allocation_version: int | None
-    recorded: bool
+    decisions: list[Decided]
 
 
-class DecisionsOut(BaseModel):
-    """Decisions in the order in which they were asked for; in a batch a bad item has its error in its place."""
+@dataclass(frozen=True)
+class BatchDecisions:
+    """As ``Decisions``; a bad item has its error in its place."""
 
-    decisions: list[DecisionOut | dict[str, Any]]
+    decisions: list[Decided | Failed]
 
 
 class DecisionQuery(BaseModel):
@@ -85,7 +76,7 @@ class DecisionQuery(BaseModel):
     field: str | None = None
 
 
-@doors.open("POST", "/v1/decisions", scope="decide", takes=DecisionIn, gives=DecisionOut | DecisionsOut)
+@doors.open("POST", "/v1/decisions", scope="decide", takes=DecisionIn, gives=Decided | Decisions)
 def decide() -> Response:
     """Decide for one customer, durably, on one placement or (``placements``) on several."""
     body = read_body(DecisionIn)
@@ -102,11 +93,11 @@ def decide() -> Response:
         return json_answer(decided)
     decisions = decider.decide(asked, body.placements or [])
     count_decisions(decisions)
-    return json_answer({"decisions": decisions})
+    return json_answer(Decisions(decisions))
 
 
 @doors.open(
-    "GET", "/v1/placements/<key>/decision", scope="decide", query=DecisionQuery, gives=DecisionOut, gives_text=True
+    "GET", "/v1/placements/<key>/decision", scope="decide", query=DecisionQuery, gives=Decided, gives_text=True
 )
 def fetch(key: str) -> Response:
     """Decide for one recipient at send time, within 300 ms whatever happens (``recorded`` tells); HEAD decides nothing."""
@@ -131,18 +122,17 @@ def fetch(key: str) -> Response:
         return _uncached(_as_text(decided, field))
     if field is None:
         return _uncached(json_answer(decided))
-    shown = {name: getattr(decided, name) for name in DecisionOut.model_fields}
-    return _uncached(json_answer(shown | {"value": _member(decided.content, field)}))
+    return _uncached(json_answer(asdict(decided) | {"value": _member(decided.content, field)}))
 
 
-@doors.open("POST", "/v1/decisions/batch", scope="decide", takes=BatchIn, gives=DecisionsOut)
+@doors.open("POST", "/v1/decisions/batch", scope="decide", takes=BatchIn, gives=BatchDecisions)
 def decide_batch() -> Response:
     """Decide for a list of at most 10,000 customers, durably; a bad item has its error in its place and harms no other."""
     worker = current_worker()
     body = read_body(BatchIn, max_bytes=worker.config.max_batch_bytes)
     decisions = decide_items(worker.decider, body.items, placement=body.placement)
     count_decisions([one for one in decisions if isinstance(one, Decided)])
-    return json_answer({"decisions": decisions})
+    return json_answer(BatchDecisions(decisions))
 
 
 def _wants_text(given: str) -> bool:

@@ -18,7 +18,10 @@ Scope = Literal["decide", "record", "analyse", "admin"]
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """One method of one path. ``scope`` is what a key must have; None needs no key."""
+    """One method of one path. ``scope`` is what a key must have; None needs no key.
+
+    ``takes`` and ``gives`` are types of the bodies, ``is_change``: If-Match is honoured.
+    """
 
     method: Method
     path: str
@@ -28,8 +31,8 @@ class Door:
     gives: Any = None
     query: type[BaseModel] | None = None
     statuses: tuple[int, ...] = (200,)
-    headers: tuple[str, ...] = ()
     gives_text: bool = False
+    is_change: bool = False
 
 
 class Doors:

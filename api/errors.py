@@ -1,5 +1,6 @@
 """What goes wrong, as RFC 9457 problems: one table says which status each error of the domain has."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
@@ -164,3 +165,10 @@ def _storable(text: str) -> str:
 
 
 _CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+
+
+def meanings() -> dict[str, tuple[int, str]]:
+    """What each code means, with its status."""
+    own = {kind.code: (kind.status, inspect.getdoc(kind) or "") for kind in ApiError.__subclasses__()}
+    theirs = {kind.code: (status, inspect.getdoc(kind) or "") for kind, status in STATUS.items()}
+    return own | theirs

@@ -1,4 +1,4 @@
-"""The record of every change: who, when, what, why. Each row hashes the one before, so that no row can change unseen."""
+"""The record of every change: who, when, what, why. Each row hashes the one before: none can change unseen."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What analysts define: put, get and list attributes, segmentations, placements, metrics and experiments.
+"""What analysts define: put, get and list attributes, segmentations, placements and metrics.
 
 Every change makes a new version (the ETag); a body that says what the current one says makes none.
 """
@@ -6,7 +6,6 @@ Every change makes a new version (the ETag); a body that says what the current o
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Literal
 
@@ -14,14 +13,12 @@ from pydantic import BaseModel
 from sqlmodel import Session, col, select
 
 from experiments import audit, programme
-from experiments.allocations import start_weights
 from experiments.checks import KEY_PATTERN, shown
 from experiments.database import bump_snapshot, database_now
 from experiments.definitions import (
     BUILT_IN_METRICS,
     BUILT_IN_SEGMENTATIONS,
     AttributeDefinition,
-    ExperimentDefinition,
     MetricDefinition,
     PlacementDefinition,
     SegmentationDefinition,
@@ -30,8 +27,6 @@ from experiments.definitions import (
 )
 from experiments.errors import (
     DefinitionNotFound,
-    ExperimentNotDraft,
-    ExperimentNotFound,
     FieldError,
     InvalidDefinition,
     InvalidInput,
@@ -42,7 +37,7 @@ from experiments.errors import (
 from experiments.segments.rules import compile_segmentation
 from experiments.segments.syntax import conditions
 from experiments.series import PinnedMetric
-from experiments.tables import Definition, Experiment, Series, SeriesVariant
+from experiments.tables import Definition, Experiment, Series
 
 Kind = Literal["attribute", "segmentation", "placement", "metric"]
 BUILT_IN: Final[Mapping[str, Mapping[str, BaseModel]]] = {
@@ -61,21 +56,6 @@ class Defined:
     version: int
     body: dict[str, Any]
     created: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ExperimentState:
-    """An experiment as it now is; ``series`` is None while it is a draft, ``retired`` says since when variants are out."""
-
-    key: str
-    version: int
-    status: str
-    body: dict[str, Any]
-    series: int | None
-    created_at: datetime
-    started_at: datetime | None
-    ended_at: datetime | None
-    retired: Mapping[str, datetime]
 
 
 def put_attribute(session: Session, key: str, *, payload: object, actor: str, if_match: int | None = None) -> Defined:
@@ -132,7 +112,7 @@ def put_placement(session: Session, key: str, *, payload: object, actor: str, if
     definition = parse(PlacementDefinition, payload)
     current = _open(session, "placement", key=key, if_match=if_match)
     if find_definition(session, "segmentation", key=definition.segmentation) is None:
-        raise InvalidDefinition([_missing("/segmentation", definition.segmentation, kind="segmentation")])
+        raise InvalidDefinition([missing("/segmentation", definition.segmentation, kind="segmentation")])
     if current is not None:
         _refuse_change_in_use(session, current, definition=definition)
     stored = _store(session, definition, kind="placement", key=key, current=current, actor=actor)
@@ -143,65 +123,6 @@ def put_placement(session: Session, key: str, *, payload: object, actor: str, if
     elif current.body["holdout"]["share"] != share:
         programme.change_share(session, key, share=share, now=now)
     return stored
-
-
-def put_experiment(session: Session, key: str, *, payload: object, actor: str, if_match: int | None = None) -> Defined:
-    """Define an experiment while it is a draft.
-
-    Raises:
-        ExperimentNotDraft: It has started, and this is not what it says.
-        InvalidDefinition: It names what does not exist, or is wrong in itself.
-        PreconditionFailed: It is not at version ``if_match``.
-    """
-    definition = parse(ExperimentDefinition, payload)
-    _check_key(key)
-    bump_snapshot(session)
-    row = session.get(Experiment, key)
-    _check_version(f"experiment/{key}", if_match, current=None if row is None else row.version)
-    body = definition.model_dump(mode="json")
-    if row is not None and audit.canonical(row.body) == audit.canonical(body):
-        return Defined("experiment", key, row.version, row.body)
-    if row is not None and row.status != "draft":
-        raise ExperimentNotDraft(key, status=row.status)
-    check_experiment(session, definition)
-    if row is None:
-        row = Experiment(key=key, version=0, placement="", body={}, created_at=database_now(session))
-        session.add(row)
-    row.version, row.placement, row.body = row.version + 1, definition.placement, body
-    session.flush()
-    detail = {"version": row.version, "body": body}
-    audit.record(session, actor=actor, action="put", subject=f"experiment/{key}", detail=detail)
-    return Defined("experiment", key, row.version, body, created=row.version == 1)
-
-
-def check_experiment(session: Session, definition: ExperimentDefinition) -> None:
-    """Check that all that an experiment names exists now.
-
-    Raises:
-        InvalidDefinition: With all that does not, or weights that can't be.
-    """
-    metrics = {"/goal": definition.goal}
-    metrics |= {f"/metrics/{i}": metric for i, metric in enumerate(definition.metrics)}
-    metrics |= {f"/guardrails/{i}/metric": guardrail.metric for i, guardrail in enumerate(definition.guardrails)}
-    wrong = [
-        _missing(pointer, metric, kind="metric")
-        for pointer, metric in metrics.items()
-        if find_definition(session, "metric", key=metric) is None
-    ]
-    placement = find_definition(session, "placement", key=definition.placement)
-    if placement is None:
-        wrong.append(_missing("/placement", definition.placement, kind="placement"))
-    elif definition.segments is not None:
-        name = placement.body["segmentation"]
-        known = set(segment_keys(get_definition(session, "segmentation", key=name)))
-        wrong += [
-            FieldError(f"/segments/{i}", f"{shown(segment)} is no segment of the placement's segmentation {name!r}")
-            for i, segment in enumerate(definition.segments)
-            if segment not in known
-        ]
-    if wrong:
-        raise InvalidDefinition(wrong)
-    start_weights(definition)
 
 
 def get_definition(session: Session, kind: Kind, *, key: str) -> Defined:
@@ -219,6 +140,8 @@ def get_definition(session: Session, kind: Kind, *, key: str) -> Defined:
 
 def find_definition(session: Session, kind: Kind, *, key: str) -> Defined | None:
     """As ``get_definition``, or None."""
+    if not is_key(key):
+        return None
     query = select(Definition).where(Definition.kind == kind, Definition.key == key)
     row = session.exec(query.order_by(col(Definition.version).desc()).limit(1)).first()
     if row is not None:
@@ -235,44 +158,6 @@ def list_definitions(session: Session, kind: Kind, *, cursor: str | None = None,
     )
     page = sorted(key for key in keys if cursor is None or key > cursor)[:limit]
     return [get_definition(session, kind, key=key) for key in page]
-
-
-def get_experiment(session: Session, key: str) -> ExperimentState:
-    """An experiment.
-
-    Raises:
-        ExperimentNotFound: No such experiment.
-    """
-    row = session.get(Experiment, key)
-    if row is None:
-        raise ExperimentNotFound(key)
-    return experiment_state(session, row)
-
-
-def list_experiments(session: Session, *, cursor: str | None = None, limit: int = 100) -> list[ExperimentState]:
-    """Experiments by key; ``cursor`` is the last key that the caller has seen."""
-    query = select(Experiment).order_by(col(Experiment.key)).limit(limit)
-    if cursor is not None:
-        query = query.where(col(Experiment.key) > cursor)
-    return [experiment_state(session, row) for row in session.exec(query)]
-
-
-def experiment_state(session: Session, row: Experiment) -> ExperimentState:
-    """An experiment's row as others may keep it, beyond the session."""
-    retired = select(SeriesVariant.key, SeriesVariant.retired_at).where(
-        SeriesVariant.series == row.series, col(SeriesVariant.retired_at).is_not(None)
-    )
-    return ExperimentState(
-        key=row.key,
-        version=row.version,
-        status=row.status,
-        body=row.body,
-        series=row.series,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        retired={key: at for key, at in session.exec(retired) if at is not None},
-    )
 
 
 def segment_keys(segmentation: Defined) -> list[str]:
@@ -301,19 +186,34 @@ def pin_metric(session: Session, key: str, *, channel: str) -> PinnedMetric:
 
 def _open(session: Session, kind: Kind, *, key: str, if_match: int | None) -> Defined | None:
     """Begin a change: lock out the others, and return what there is."""
-    _check_key(key)
+    check_key(key)
     bump_snapshot(session)
     current = find_definition(session, kind, key=key)
-    _check_version(f"{kind}/{key}", if_match, current=None if current is None else current.version)
+    check_version(f"{kind}/{key}", if_match, current=None if current is None else current.version)
     return current
 
 
-def _check_key(key: str) -> None:
-    if re.match(KEY_PATTERN, key) is None or key.endswith("\n"):
+def is_key(text: str) -> bool:
+    """Whether a text can be the key of anything; what can't needn't be looked for."""
+    return re.fullmatch(KEY_PATTERN, text) is not None
+
+
+def check_key(key: str) -> None:
+    """Refuse what can't be a key.
+
+    Raises:
+        InvalidInput: It has other characters, or too many.
+    """
+    if not is_key(key):
         raise InvalidInput([FieldError("", f"a key is up to 128 letters, digits, '.', '_' and '-', not {shown(key)}")])
 
 
-def _check_version(subject: str, if_match: int | None, *, current: int | None) -> None:
+def check_version(subject: str, if_match: int | None, *, current: int | None) -> None:
+    """Honour If-Match.
+
+    Raises:
+        PreconditionFailed: It is not at the version that the caller means.
+    """
     if if_match is not None and if_match != current:
         raise PreconditionFailed(subject, wanted=if_match, current=current)
 
@@ -332,7 +232,8 @@ def _store(
     return Defined(kind, key, version, body, created=current is None)
 
 
-def _missing(pointer: str, key: str, *, kind: str) -> FieldError:
+def missing(pointer: str, key: str, *, kind: str) -> FieldError:
+    """What is wrong with a name that names nothing."""
     return FieldError(pointer, f"there is no {kind} {shown(key)}")
 
 
@@ -349,7 +250,7 @@ def _refuse_if_read(session: Session, attribute: str) -> None:
     keys = session.exec(select(Definition.key).where(Definition.kind == "segmentation").distinct()).all()
     current = {(key, get_definition(session, "segmentation", key=key).version) for key in keys}
     live = select(Series.segmentation, Series.segmentation_version).outerjoin(Experiment)
-    pinned = session.exec(live.where((Series.kind == "policy") | col(Experiment.status).in_(LIVE))).all()
+    pinned = session.exec(live.where((col(Series.kind) == "policy") | col(Experiment.status).in_(LIVE))).all()
     for key, version in sorted(current.union(pinned)):
         row = session.get(Definition, ("segmentation", key, version))
         rules = [] if row is None else [segment["rule"] for segment in row.body["segments"]]

@@ -241,3 +241,18 @@ class LeaseLost(ExperimentsError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"Another process has taken over the lease {name!r}; nothing was written.")
+
+
+class UnreadableCampaign(ExperimentsError):
+    """The log of a past campaign that can't be taken; the message names the row."""
+
+    code = "unreadable_campaign"
+
+
+class ExperimentExists(ExperimentsError):
+    """An experiment of this name is there already."""
+
+    code = "experiment_exists"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"There is an experiment {key!r} already; import under another key.")

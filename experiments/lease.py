@@ -1,7 +1,8 @@
-"""Leases: one process at a time does a job, on the database's clock, with a token that fences off those who came before.
+"""Leases: one process at a time does a job, on the database's clock, with a token that fences off earlier holders.
 
-A holder that was paused (by the machine, or a debugger) may wake up after its lease has passed to another. It therefore checks its
-token inside the very transaction that writes; the check locks the lease, so nobody takes it over before that commits.
+A holder that was paused (by the machine, or a debugger) may wake up after its lease has passed to another. It therefore
+checks its token inside the very transaction that writes; the check locks the lease, so nobody takes it over before that
+commits.
 """
 
 from dataclasses import dataclass
@@ -53,10 +54,10 @@ def check(session: Session, lease: Lease) -> None:
         raise LeaseLost(lease.name)
 
 
-def release(session: Session, lease: Lease) -> None:
-    """Let the next holder take a lease at once; nothing happens when another has it already."""
-    row = _locked(session, lease.name)
-    if row.token == lease.token:
+def release(session: Session, name: str, *, holder: str) -> None:
+    """Let the next holder take a lease at once; nothing happens when another than ``holder`` has it."""
+    row = _locked(session, name)
+    if row.holder == holder:
         row.expires_at = database_now(session)
         session.flush()
 

@@ -1,4 +1,4 @@
-"""A placement's programme: the series that enrols customers as held out or treated, so that the whole can be measured."""
+"""A placement's programme: the series that enrols customers as held out or treated, to measure the whole."""
 
 from collections.abc import Iterable
 from datetime import datetime

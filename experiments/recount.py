@@ -82,8 +82,8 @@ def _decisions(connection: Connection, series: int) -> Iterator[dict[bytes, Coun
     low, high = series_range(series)
     columns = [getattr(c, name) for name in DecisionRef.__dataclass_fields__]
     query = select(*columns, c.lacks_attribute, c.late).where(c.id.between(low, high)).order_by(c.id)
-    rows = connection.execution_options(yield_per=CHUNK).execute(query)
-    for chunk in rows.partitions(CHUNK):
+    rows = connection.execute(query.execution_options(yield_per=CHUNK))
+    for chunk in rows.partitions():
         yield {row[0]: (DecisionRef(*row[:-2]), row[-2], row[-1]) for row in chunk}
 
 

@@ -1,10 +1,11 @@
 """How variants compare under independent posteriors: expected loss, chance to beat control, uplift."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import special
 
 from optimizer.errors import InvalidArgument
@@ -17,7 +18,7 @@ Flags = NDArray[np.bool_]
 _SCORES = np.array([-7.5, -6.0, -4.7, -3.6, -2.6, -1.7, -0.85, 0.0, 0.85, 1.7, 2.6, 3.6, 4.7, 6.0, 7.5])
 _LEVELS = special.ndtr(_SCORES)
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(6)
-_ROWS_AT_ONCE = 500
+_CELLS_AT_ONCE = 8_000  # bounds the memory of one pass to some 10 MB
 
 _ROOT_STEPS = 40
 _ROOT_TOLERANCE = 1e-8
@@ -40,36 +41,12 @@ class Uplift:
     estimable: Flags
 
 
-@dataclass(frozen=True, slots=True)
-class ScepticalPosterior:
-    """Normal posterior of a relative effect.
-
-    Attributes:
-        mean: Posterior mean of the relative effect.
-        sd: Its posterior standard deviation.
-        probability_beats_control: Probability that the variant is better than control.
-        loss_if_shipped: Expected loss of shipping the variant: the mean of the harm it may do, relative to control.
-        loss_if_kept: Expected loss of keeping control: the mean of the gain that is given up.
-    """
-
-    mean: Floats
-    sd: Floats
-    probability_beats_control: Floats
-    loss_if_shipped: Floats
-    loss_if_kept: Floats
-
-    def interval(self, level: float) -> tuple[Floats, Floats]:
-        """Central credible interval of the relative effect, as (low, high)."""
-        reach = float(special.ndtri(0.5 + _checked_level(level) / 2.0)) * self.sd
-        return self.mean - reach, self.mean + reach
-
-
 def expected_loss(posterior: Posterior, *, higher_is_better: bool = True) -> Floats:
     """Mean outcome given up by shipping each variant instead of the truly best one, by quadrature.
 
     E[max_j theta_j - theta_k] is the integral of F_k (1 - prod_{j != k} F_j), never negative, taken over panels between
-    the quantiles of every variant, so that posteriors of wildly different widths are all resolved. Relative error
-    about 1e-6 of the widest posterior's scale or better.
+    the quantiles of every variant, so that posteriors of wildly different widths are all resolved. Against adaptive
+    quadrature the error is under 1e-7 of the widest scale; Student tails below 3 degrees of freedom lose up to 1e-3.
 
     Args:
         posterior: Independent posteriors, shape (..., n_variants).
@@ -86,11 +63,9 @@ def expected_loss(posterior: Posterior, *, higher_is_better: bool = True) -> Flo
     if isinstance(posterior, StudentPosterior) and (posterior.degrees_of_freedom <= 1.0).any():
         raise InvalidArgument("posterior", "1 or fewer degrees of freedom give no mean, so no expected loss")
     shape = posterior.mean.shape
-    loss = np.empty((int(np.prod(shape[:-1])), shape[-1]))
-    for start in range(0, loss.shape[0], _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        loss[part] = _loss_of_rows(_rows(posterior, part), higher_is_better=higher_is_better)
-    return loss.reshape(shape)
+    cells = posterior.mean.shape[-1] ** 2
+    parts = [_loss_of_rows(rows, higher_is_better=higher_is_better) for rows in _parts(posterior, cells=cells)]
+    return np.concatenate(parts).reshape(shape)
 
 
 def probability_beats(posterior: Posterior, *, control_index: int, higher_is_better: bool = True) -> Floats:
@@ -101,7 +76,7 @@ def probability_beats(posterior: Posterior, *, control_index: int, higher_is_bet
         control_index: Which variant is the control.
         higher_is_better: False: better means lower.
     Returns:
-        Probabilities, shape (..., n_variants), to about 1e-8.
+        Probabilities, shape (..., n_variants), to 1e-9 (1e-5 where control's alpha or beta is under 1).
     Raises:
         InvalidArgument: No such control.
     Source: P(theta_k > theta_c) as an average of one posterior's distribution function over the other.
@@ -109,8 +84,11 @@ def probability_beats(posterior: Posterior, *, control_index: int, higher_is_bet
     >>> probability_beats(BetaPosterior(np.array([1.0, 2.0]), np.array([1.0, 1.0])), control_index=0).round(6)
     array([0.      , 0.666667])
     """
-    at_most = _Pair.of(posterior, control_index).probability_at_most(0.0, factor=1.0)
-    beats: Floats = np.clip(1.0 - at_most if higher_is_better else at_most, 0.0, 1.0)
+    shape = _checked_control(posterior.mean.shape, control_index)
+    parts = _parts(posterior, cells=3 * shape[-1])
+    at_most = [_Pair.of(rows, control_index).probability_at_most(0.0, factor=1.0) for rows in parts]
+    joined = np.concatenate(at_most).reshape(shape)
+    beats: Floats = np.clip(1.0 - joined if higher_is_better else joined, 0.0, 1.0)
     beats[..., control_index] = 0.0
     return beats
 
@@ -133,15 +111,15 @@ def absolute_uplift(posterior: Posterior, *, control_index: int, level: float = 
     >>> uplift.low.round(4), uplift.high.round(4)  # triangular on [-1, 1]: 1 - sqrt(0.05)
     (array([ 0.    , -0.7764]), array([0.    , 0.7764]))
     """
-    pair = _Pair.of(posterior, control_index)
-    ends = []
-    for probability, (low, high) in zip(_tails(level), pair.brackets(level, relative=False), strict=True):
-        end = _root(lambda t: pair.probability_at_most(t, factor=1.0), probability, low=low, high=high)
-        end[..., control_index] = 0.0
-        ends.append(end)
+    shape = _checked_control(posterior.mean.shape, control_index)
+    parts = [
+        _absolute_interval(rows, control_index=control_index, level=level)
+        for rows in _parts(posterior, cells=3 * shape[-1])
+    ]
+    low, high = np.concatenate(parts, axis=1).reshape(2, *shape)
     mean = posterior.mean
     estimate = mean - mean[..., control_index : control_index + 1]
-    return Uplift(estimate, ends[0], ends[1], np.ones(mean.shape, dtype=np.bool_))
+    return Uplift(estimate, low, high, np.ones(shape, dtype=np.bool_))
 
 
 def relative_uplift(posterior: Posterior, *, control_index: int, level: float = 0.95) -> Uplift:
@@ -162,80 +140,15 @@ def relative_uplift(posterior: Posterior, *, control_index: int, level: float = 
         InvalidArgument: No such control, or a level outside (0, 1).
     Source: Fieller (1954), JRSS B 16(2), for the condition.
     """
-    pair = _Pair.of(posterior, control_index)
-    reach = float(special.ndtri(0.5 + _checked_level(level) / 2.0))
-    mean, control = posterior.mean, slice(control_index, control_index + 1)
-    clear = (mean > reach * posterior.sd) & (posterior.ppf((1.0 - level) / 4.0) > 0.0)
-    known = np.broadcast_to(clear[..., control], mean.shape)
-    ends = []
-    for probability, (low, high) in zip(_tails(level), pair.brackets(level, relative=True), strict=True):
-        bounds = {"low": np.where(known, low, 1.0), "high": np.where(known, high, 1.0)}
-        ratio = _root(lambda t: pair.probability_at_most(0.0, factor=t), probability, **bounds)
-        ratio[..., control_index] = 1.0
-        ends.append(np.where(known, ratio - 1.0, np.nan))
-    base = np.where(known, mean[..., control], np.nan)
-    return Uplift(mean / base - 1.0, ends[0], ends[1], known)
-
-
-def relative_effect(mean: ArrayLike, variance: ArrayLike, *, control_index: int) -> tuple[Floats, Floats]:
-    """Relative effect of each variant on control and its standard error, by the delta method.
-
-    Args:
-        mean: Estimated mean outcomes, shape (..., n_variants).
-        variance: Their sampling variances (of the means, not of units), independent, the same shape.
-        control_index: Which variant is the control.
-    Returns:
-        (effect, standard_error), shape (..., n_variants): (m_k - m_c) / |m_c|; NaN where control's mean is within two
-        standard errors of zero, where no relative effect is estimable; 0 and 0 for control.
-    Raises:
-        InvalidArgument: No such control.
-    Source: Deng, Knoblich & Lu (2018), KDD, "Applying the delta method in metric analytics".
-
-    >>> effect, error = relative_effect([0.1, 0.108], [0.09 / 10_000, 0.096336 / 10_000], control_index=0)
-    >>> effect.round(4), error.round(7)
-    (array([0.  , 0.08]), array([0.       , 0.0448678]))
-    """
-    means, variances = np.asarray(mean, dtype=np.float64), np.asarray(variance, dtype=np.float64)
-    control = _control(means.shape, control_index)
-    base, base_variance = means[..., control], variances[..., control]
-    size = np.where(np.abs(base) > 2.0 * np.sqrt(base_variance), np.abs(base), np.nan)
-    effect = (means - base) / size
-    error = np.sqrt(variances + base_variance * (means / size) ** 2) / size
-    error[..., control_index] = np.where(np.isnan(size[..., 0]), np.nan, 0.0)
-    return effect, error
-
-
-def sceptical_posterior(
-    effect: ArrayLike, standard_error: ArrayLike, *, prior_sd: float, higher_is_better: bool = True
-) -> ScepticalPosterior:
-    """Posterior of a relative effect under the prior N(0, prior_sd^2), which expects most changes to do little.
-
-    Args:
-        effect: Estimated relative effects, any shape.
-        standard_error: Their standard errors, > 0, the same shape.
-        prior_sd: Standard deviation of true relative effects, > 0; infinity is the flat prior.
-        higher_is_better: False: a negative effect is a gain.
-    Raises:
-        InvalidArgument: Effects not finite, standard errors not positive, or prior_sd not positive.
-    Source: precision weighting (Gelman et al., BDA3, section 2.5); losses in closed form, mu Phi(mu/s) + s phi(mu/s).
-
-    >>> flat = sceptical_posterior(0.08, 0.0448678, prior_sd=np.inf)
-    >>> flat.probability_beats_control.round(5), flat.loss_if_shipped.round(6), flat.loss_if_kept.round(6)
-    (np.float64(0.96271), np.float64(0.000668), np.float64(0.080668))
-    """
-    effects, errors = np.asarray(effect, dtype=np.float64), np.asarray(standard_error, dtype=np.float64)
-    if not (np.isfinite(effects).all() and np.isfinite(errors).all() and (errors > 0.0).all()):
-        raise InvalidArgument("effect or standard_error", "it is not finite, or the standard error is not positive")
-    if not prior_sd > 0.0:
-        raise InvalidArgument("prior_sd", f"{prior_sd} is not positive")
-    precision = errors**-2.0 + prior_sd**-2.0
-    mean, sd = np.asarray(effects / errors**2 / precision), np.asarray(precision**-0.5)
-    gain = mean if higher_is_better else -mean
-    probability = special.ndtr(gain / sd)
-    density = sd * np.exp(-0.5 * (gain / sd) ** 2) / np.sqrt(2.0 * np.pi)
-    shipped = np.maximum(density - gain * special.ndtr(-gain / sd), 0.0)
-    kept = np.maximum(density + gain * probability, 0.0)
-    return ScepticalPosterior(mean, sd, probability, shipped, kept)
+    shape = _checked_control(posterior.mean.shape, control_index)
+    parts = [
+        _relative_interval(rows, control_index=control_index, level=level)
+        for rows in _parts(posterior, cells=3 * shape[-1])
+    ]
+    low, high = np.concatenate(parts, axis=1).reshape(2, *shape)
+    known = np.isfinite(low)
+    base = np.where(known, posterior.mean[..., control_index : control_index + 1], np.nan)
+    return Uplift(posterior.mean / base - 1.0, low, high, known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +163,7 @@ class _Pair:
     @classmethod
     def of(cls, posterior: Posterior, control_index: int) -> "_Pair":
         shape = posterior.mean.shape
-        chosen = _control(shape, control_index)
+        chosen = slice(control_index, control_index + 1)
         control = _mapped(posterior, lambda values: np.broadcast_to(values[..., chosen], shape))
         edges = posterior.ppf(_LEVELS.reshape(-1, *(1,) * len(shape)))
         return cls(posterior, control, edges, np.broadcast_to(edges[..., chosen], edges.shape))
@@ -283,6 +196,30 @@ class _Pair:
             most = high / self.control.ppf(np.where(high > 0.0, above, 1.0 - above))
             found.append((least, most))
         return found
+
+
+def _absolute_interval(rows: Posterior, *, control_index: int, level: float) -> Floats:
+    """Ends of the difference's interval, shape (2, n_rows, n_variants)."""
+    pair, ends = _Pair.of(rows, control_index), []
+    for probability, (low, high) in zip(_tails(level), pair.brackets(level, relative=False), strict=True):
+        end = _root(lambda t: pair.probability_at_most(t, factor=1.0), probability, low=low, high=high)
+        end[..., control_index] = 0.0
+        ends.append(end)
+    return np.stack(ends)
+
+
+def _relative_interval(rows: Posterior, *, control_index: int, level: float) -> Floats:
+    """Ends of the ratio's interval minus 1, NaN where not estimable, shape (2, n_rows, n_variants)."""
+    pair, ends = _Pair.of(rows, control_index), []
+    reach = float(special.ndtri(0.5 + level / 2.0))
+    clear = (rows.mean > reach * rows.sd) & (rows.ppf((1.0 - level) / 4.0) > 0.0)
+    known = np.broadcast_to(clear[:, control_index : control_index + 1], clear.shape)
+    for probability, (low, high) in zip(_tails(level), pair.brackets(level, relative=True), strict=True):
+        bounds = {"low": np.where(known, low, 1.0), "high": np.where(known, high, 1.0)}
+        ratio = _root(lambda t: pair.probability_at_most(0.0, factor=t), probability, **bounds)
+        ratio[..., control_index] = 1.0
+        ends.append(np.where(known, ratio - 1.0, np.nan))
+    return np.stack(ends)
 
 
 def _root(function: Callable[[Floats], Floats], probability: float, *, low: Floats, high: Floats) -> Floats:
@@ -338,8 +275,17 @@ def _mapped(posterior: Posterior, change: Callable[[Floats], Floats]) -> Posteri
     return StudentPosterior(location, scale, change(posterior.degrees_of_freedom))
 
 
-def _rows(posterior: Posterior, part: slice) -> Posterior:
-    return _mapped(posterior, lambda values: values.reshape(-1, values.shape[-1])[part])
+def _parts(posterior: Posterior, *, cells: int) -> Iterator[Posterior]:
+    """Matrices (n_rows, n_variants) of a few rows each, so that memory stays bounded."""
+    n_variants = posterior.mean.shape[-1]
+    step = max(1, _CELLS_AT_ONCE // cells)
+    for start in range(0, max(1, posterior.mean.size // n_variants), step):
+        part = slice(start, start + step)
+        yield _mapped(posterior, partial(_rows, part=part))
+
+
+def _rows(values: Floats, *, part: slice) -> Floats:
+    return values.reshape(-1, values.shape[-1])[part]
 
 
 def _tails(level: float) -> tuple[float, float]:
@@ -353,7 +299,7 @@ def _checked_level(level: float) -> float:
     return level
 
 
-def _control(shape: tuple[int, ...], control_index: int) -> slice:
+def _checked_control(shape: tuple[int, ...], control_index: int) -> tuple[int, ...]:
     if not shape or not 0 <= control_index < shape[-1]:
         raise InvalidArgument("control_index", f"{control_index} is none of the variants of shape {shape}")
-    return slice(control_index, control_index + 1)
+    return shape

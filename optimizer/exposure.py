@@ -11,7 +11,7 @@ Floats = NDArray[np.float64]
 
 # A block's base rate is worth this many responders at the average rate before its own are seen.
 PRIOR_RESPONDERS = 1.0
-MAX_ITERATIONS = 200
+MAX_ITERATIONS = 2_000
 TOLERANCE = 1e-8
 
 
@@ -39,7 +39,7 @@ def exposure(
     iterative proportional fitting, and alpha averages 1 over the units. Pooled counts often end on the worse variant
     when base rates move while weights move; these do not. `beta_posterior(e.n_responders, e.n_units)` is then the
     posterior. Each alpha_v has a Gamma(1, 1) prior, one responder's worth, so that blocks without responders stay
-    neutral.
+    neutral. Variants that (almost) never shared a block are compared as they are: nothing tells base rate from effect.
 
     Money: where the base rate moves *who* responds and not *how much* they pay, S_k / exposure_k is the adjusted mean;
     so pass n_units from here to `mean_posterior`, with the sums weighted by `half_life_weights`. Sums themselves are
@@ -85,24 +85,30 @@ def half_life_weights(age_seconds: ArrayLike, half_life_seconds: float) -> Float
 
 
 def _base_rates(seen: Floats, responded: Floats) -> Floats:
-    """Alternate between the two margins until no block's rate moves; blocks without units stay at the average."""
-    by_block, by_variant = responded.sum(axis=-1), responded.sum(axis=-2)
-    units = seen.sum(axis=-1)
-    all_units = units.sum(axis=-1, keepdims=True)
-    share = np.divide(units, all_units, out=np.zeros(units.shape), where=all_units > 0.0)
-    alpha = np.ones(units.shape)
+    """Alternate between the two margins until no block's rate moves, each segment for as long as it needs."""
+    units, responders = (counts.reshape(-1, *counts.shape[-2:]) for counts in (seen, responded))
+    alpha = np.ones(units.shape[:2])
+    pending = np.arange(len(alpha))
     for _ in range(MAX_ITERATIONS):
-        exposed = np.einsum("...vk,...v->...k", seen, alpha)
-        rate = np.divide(by_variant, exposed, out=np.zeros(exposed.shape), where=exposed > 0.0)
-        expected = np.einsum("...vk,...k->...v", seen, rate)
-        fitted = (by_block + PRIOR_RESPONDERS) / (expected + PRIOR_RESPONDERS)
-        mean = (share * fitted).sum(axis=-1, keepdims=True)
-        fitted = np.where(units > 0.0, fitted / np.where(mean > 0.0, mean, 1.0), 1.0)
-        moved = np.abs(fitted - alpha).max(initial=0.0)
-        alpha = fitted
-        if moved < TOLERANCE:
+        fitted = _swept(alpha[pending], seen=units[pending], responded=responders[pending])
+        moved = np.abs(fitted - alpha[pending]).max(axis=1, initial=0.0)
+        alpha[pending] = fitted
+        pending = pending[moved >= TOLERANCE]
+        if pending.size == 0:
             break
-    return alpha
+    return alpha.reshape(seen.shape[:-1])
+
+
+def _swept(alpha: Floats, *, seen: Floats, responded: Floats) -> Floats:
+    exposed = np.einsum("svk,sv->sk", seen, alpha)
+    rate = np.divide(responded.sum(axis=1), exposed, out=np.zeros(exposed.shape), where=exposed > 0.0)
+    expected = np.einsum("svk,sk->sv", seen, rate)
+    fitted = (responded.sum(axis=2) + PRIOR_RESPONDERS) / (expected + PRIOR_RESPONDERS)
+    units = seen.sum(axis=2)
+    all_units = units.sum(axis=1, keepdims=True)
+    mean = np.divide((units * fitted).sum(axis=1, keepdims=True), all_units, where=all_units > 0.0, out=all_units + 1.0)
+    # Blocks without units stay at the average.
+    return np.where(units > 0.0, fitted / mean, 1.0)
 
 
 def _checked(n_units: ArrayLike, n_responders: ArrayLike) -> tuple[Floats, Floats]:

@@ -1,1 +1,1 @@
-"""The commands of `optimizer`, one module each, loaded when they are asked for."""
+"""The commands of the command line, one module each, imported when called."""

@@ -40,6 +40,14 @@ def test_equal_variants_look_equal_although_base_rate_and_weights_moved() -> Non
     assert result.n_units.sum() == pytest.approx(4e6, rel=1e-9)
 
 
+def test_blocks_that_hardly_overlap_are_still_fitted_to_the_end() -> None:
+    """Weights 99 : 1, then 1 : 99, while the base rate doubles: many sweeps are needed to see that nothing else did."""
+    result = exposure([[9.9e7, 1e6], [1e6, 9.9e7]], n_responders=[[9.9e6, 1e5], [2e5, 1.98e7]])
+    assert result.n_responders[0] / result.n_units[0] == pytest.approx(
+        result.n_responders[1] / result.n_units[1], rel=1e-4
+    )
+
+
 def test_a_constant_base_rate_leaves_the_units_as_they_are() -> None:
     units = np.array([[1000.0, 3000.0], [500.0, 100.0]])
     result = exposure(units, n_responders=units / 10.0)

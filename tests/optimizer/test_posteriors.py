@@ -93,7 +93,7 @@ def test_without_units_the_mean_posterior_is_the_prior() -> None:
 def test_a_variant_without_payers_is_not_taken_for_a_certain_zero() -> None:
     """S15 of reference/REVIEW.md: 100 units at Hillstrom's 0.9 % purchase, 40 % of the time without any payer.
 
-    By hand: one payer of 100 in 900 units each of two others. The third's 95 % interval must still hold their mean, 1.0.
+    By hand: two others have 9 payers of 100 in 900 units each. The third's 95 % interval must still hold their mean, 1.
     """
     units, total, squares = [900.0, 900.0, 100.0], [900.0, 900.0, 0.0], [90_000.0, 90_000.0, 0.0]
     prior = weak_mean_prior(units, total=total, sum_squares=squares, n_responders=[9.0, 9.0, 0.0])

@@ -22,6 +22,12 @@ def test_check_numbers_of_a_published_case_are_reproduced() -> None:
     assert best == pytest.approx([0.02578, 0.14253, 0.83169], abs=5e-6)
 
 
+def test_a_million_units_against_ten_is_no_certainty() -> None:
+    """A fixed 256-node rule gives 0.000000; reference/SERVING.md, table 4c: 0.019515."""
+    best = probability_best(beta_posterior([20_000, 1], [1_000_000, 10]))
+    assert best == pytest.approx([0.019515, 0.980485], abs=5e-7)
+
+
 def test_random_small_posteriors_agree_with_exact_integration_of_polynomials() -> None:
     rng = np.random.default_rng(20250101)
     for _ in range(40):

@@ -1,0 +1,81 @@
+"""The Flask app: doors, problems, one line in the log and one observation for each request."""
+
+from time import perf_counter
+from traceback import format_tb
+from types import TracebackType
+from typing import Final
+
+import structlog
+from flask import Flask, Response, has_request_context
+from structlog.typing import EventDict, WrappedLogger
+
+from api import decisions, outcomes, system
+from api.doors import register
+from api.errors import handle_errors
+from api.metrics import observe_request
+from api.openapi import describe
+from api.requests import Request, current_request
+from api.state import give_worker
+from experiments.config import Config
+from experiments.worker import Worker
+
+log = structlog.get_logger(__name__)
+
+RESOURCES: Final = (decisions.doors, outcomes.doors, system.doors)
+_QUIET: Final = {  # logged only at debug when all is well
+    "/v1/decisions",
+    "/v1/decisions/batch",
+    "/v1/placements/<key>/decision",
+    "/v1/outcomes",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+}
+_SLOW_SECONDS: Final = 1.0
+
+ErrorInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+class App(Flask):
+    """Flask with our request, and errors logged without the text of the exception, which may hold a customer's data."""
+
+    request_class = Request
+
+    def log_exception(self, exc_info: ErrorInfo) -> None:
+        """Log where an unexpected error came from."""
+        kind, _, trace = exc_info
+        log.error("unexpected_error", error=kind.__name__ if kind else None, trace=format_tb(trace))
+
+
+def create_app(config: Config, worker: Worker) -> Flask:
+    """The service as a WSGI app, on a worker that has been started."""
+    app = App("api", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # it would redirect
+    give_worker(app, worker)
+    handle_errors(app)
+    register(app, RESOURCES)
+    describe(app, RESOURCES)
+    app.after_request(_finish)
+    return app
+
+
+def add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Put the request's id into a log line that is written while one is answered."""
+    if has_request_context():
+        event["request_id"] = current_request().id
+    return event
+
+
+def _finish(answer: Response) -> Response:
+    request = current_request()
+    method, route = (request.method, request.url_rule.rule) if request.url_rule is not None else ("-", "-")
+    seconds = perf_counter() - request.started_at
+    status = answer.status_code
+    observe_request(method, route, status=status, seconds=seconds)
+    answer.headers["X-Request-Id"] = request.id
+    is_quiet = status < 400 and seconds < _SLOW_SECONDS and route in _QUIET
+    say = log.debug if is_quiet else log.info
+    say("request", method=method, route=route, status=status, seconds=round(seconds, 6))
+    return answer

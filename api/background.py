@@ -1,0 +1,56 @@
+"""The background process beside the web processes: started again when it ends, and ended when its parent is gone."""
+
+import subprocess
+import sys
+import threading
+import time
+from typing import Final
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+COMMAND: Final = (sys.executable, "-m", "experiments.cli", "learn")
+_STOP_SECONDS: Final = 2.0
+_FIRST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+_HEALTHY_SECONDS: Final = 60.0
+
+
+class Background:
+    """Keeps one ``optimizer learn`` running. The process holds the reading end of a pipe: when that closes, it ends."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._run, name="background", daemon=True)
+
+    def start(self) -> None:
+        """Start the process, and watch it."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ask the process to end, and wait for it a moment."""
+        self._stop.set()
+        self.let_go()
+        self._thread.join(timeout=_STOP_SECONDS)
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+
+    def let_go(self) -> None:
+        """Close this process's end of the pipe: a web process has inherited one, and must not keep it open."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        while not self._stop.is_set():
+            began = time.monotonic()
+            self._process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE)
+            status = self._process.wait()
+            if self._stop.is_set():
+                return
+            pause = _FIRST_PAUSE_SECONDS if time.monotonic() - began > _HEALTHY_SECONDS else pause
+            log.error("background_process_ended", status=status, restart_after_seconds=pause)
+            self._stop.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

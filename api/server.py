@@ -1,0 +1,94 @@
+"""gunicorn's settings (``gunicorn --config python:api.server api.server:application``) and what happens at its hooks."""
+
+import shutil
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import os
+from gunicorn.glogging import Logger
+from prometheus_client import multiprocess
+
+from api.app import add_request_id, create_app
+from api.background import Background
+from api.metrics import FOLDER, measure
+from experiments.config import read_config
+from experiments.logs import configure_logs
+from experiments.worker import Worker
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_config: Final = read_config()
+_MEASURE_SECONDS: Final = 1.0
+
+
+class Logs(Logger):
+    """gunicorn's log lines, written as ours."""
+
+    def setup(self, cfg: Any) -> None:  # noqa: ANN401  # gunicorn has no types
+        """Send gunicorn's lines through the standard library's root."""
+        super().setup(cfg)
+        configure_logs(_config, processors=[add_request_id])
+
+
+# gunicorn reads these names.
+bind = f"[{_config.host}]:{_config.port}" if ":" in _config.host else f"{_config.host}:{_config.port}"
+workers = _config.workers
+threads = _config.threads
+worker_class = "gthread"
+preload_app = True  # imports are shared; threads and connections are opened after the fork
+keepalive = 75
+timeout = 60
+graceful_timeout = 7  # so that SIGTERM ends within 10 s
+control_socket_disable = True
+logger_class = Logs
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # heartbeats must not wait for a disk
+
+_background: Final = Background()
+_opened: "dict[str, tuple[Worker, WSGIApplication]]" = {}  # of this web process, once it is one
+
+
+def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    """Answer a request with this process's app."""
+    return _opened["app"][1](environ, start_response)
+
+
+def when_ready(server: Any) -> None:  # noqa: ANN401, ARG001  # gunicorn's
+    """Start the background process, once the address is bound."""
+    _background.start()
+
+
+def post_fork(server: Any, worker: Any) -> None:  # noqa: ANN401, ARG001  # gunicorn's
+    """Open what must not be shared between processes: connections, locks, threads."""
+    _background.let_go()
+    opened = Worker(_config, shard=worker.age)
+    opened.start()
+    _opened["app"] = (opened, create_app(_config, opened))
+    threading.Thread(target=_measure, args=(opened,), name="measure", daemon=True).start()
+
+
+def worker_exit(server: Any, worker: Any) -> None:  # noqa: ANN401, ARG001  # gunicorn's
+    """Commit what this process has queued."""
+    if "app" in _opened:
+        _opened.pop("app")[0].close()
+
+
+def child_exit(server: Any, worker: Any) -> None:  # noqa: ANN401, ARG001  # gunicorn's
+    """Forget the states (not the counts) of a web process that has ended."""
+    if FOLDER in os.environ:
+        multiprocess.mark_process_dead(worker.pid)
+
+
+def on_exit(server: Any) -> None:  # noqa: ANN401, ARG001  # gunicorn's
+    """End the background process; its work is in the database."""
+    _background.close()
+    if FOLDER in os.environ:
+        shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
+
+
+def _measure(worker: Worker) -> None:
+    pause = threading.Event()
+    while not pause.wait(_MEASURE_SECONDS):
+        measure(worker)

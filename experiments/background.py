@@ -1,0 +1,115 @@
+"""The background process: sweeps up waiting outcomes, learns weights and keeps SQLite's log short, over and over."""
+
+import contextlib
+import os
+import secrets
+import socket
+import sqlite3
+import threading
+import time
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from experiments.database import database_now, transaction, write_queue
+from experiments.errors import LeaseLost
+from experiments.learn import LEASE, Learned, learn
+from experiments.lease import release, take
+from experiments.outcomes import sweep
+
+log = structlog.get_logger(__name__)
+
+LEASE_SECONDS = 60.0
+MAX_BACK_OFF_SECONDS = 30.0
+CHECKPOINT_SECONDS = 30.0
+_CHECKPOINT_WAIT_SECONDS = 0.2  # for readers: writers wait as long
+_SWEEP_ROWS = 500
+_MAX_SWEEPS = 200  # of one pass: new outcomes may keep coming
+_SHARD = 0  # of the tallies: web workers have 1 and up
+_DOWN = (OperationalError, InterfaceError, PoolTimeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one pass did: waiting outcomes looked at again, and what was learnt."""
+
+    n_swept: int
+    learned: Learned
+
+
+def holder_name() -> str:
+    """A name for this process that no other has."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def work_once(engine: Engine, *, holder: str) -> Pass | None:
+    """Sweep and learn once; None when another process is the learner now.
+
+    Raises:
+        LeaseLost: Another took over meanwhile.
+    """
+    with transaction(engine) as session:
+        lease = take(session, LEASE, holder=holder, seconds=LEASE_SECONDS)
+    return None if lease is None else Pass(_sweep(engine), learn(engine, lease))
+
+
+def let_go(engine: Engine, *, holder: str) -> None:
+    """Let another process be the learner at once, if this one was."""
+    with transaction(engine) as session:
+        release(session, LEASE, holder=holder)
+
+
+def run(engine: Engine, *, learn_seconds: float, stop: threading.Event) -> None:
+    """Do passes until ``stop`` is set; while the database is away, wait longer and longer between attempts.
+
+    Args:
+        engine: Of a migrated database.
+        learn_seconds: Pause between two passes.
+        stop: Looked at between passes.
+    """
+    holder, n_failures, checkpoint_at = holder_name(), 0, time.monotonic()
+    while not stop.is_set():
+        try:
+            _log(work_once(engine, holder=holder))
+            if time.monotonic() >= checkpoint_at:
+                checkpoint(engine)
+                checkpoint_at = time.monotonic() + CHECKPOINT_SECONDS
+            n_failures = 0
+        except LeaseLost as error:
+            log.warning("lease_lost", reason=str(error))
+        except _DOWN as error:
+            n_failures += 1
+            log.warning("database_away", error=type(error).__name__, n_failures=n_failures)
+        stop.wait(min(learn_seconds * 2 ** min(n_failures, 10), max(learn_seconds, MAX_BACK_OFF_SECONDS)))
+    with contextlib.suppress(*_DOWN):
+        let_go(engine, holder=holder)
+
+
+def checkpoint(engine: Engine) -> None:
+    """Move SQLite's write-ahead log into the database and cut it short, unless a reader is in the way."""
+    if engine.dialect.name != "sqlite":
+        return
+    path = str(engine.url.database)
+    connecting = sqlite3.connect(path, timeout=_CHECKPOINT_WAIT_SECONDS, isolation_level=None)
+    with write_queue(engine), contextlib.closing(connecting) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # answers "busy" where a reader is in the way
+
+
+def _sweep(engine: Engine) -> int:
+    n_swept = 0
+    for _ in range(_MAX_SWEEPS):
+        with transaction(engine) as session:
+            n_rows = sweep(session.connection(), database_now(session), shard=_SHARD, limit=_SWEEP_ROWS)
+        n_swept += n_rows
+        if n_rows < _SWEEP_ROWS:
+            break
+    return n_swept
+
+
+def _log(done: Pass | None) -> None:
+    if done is not None and (done.n_swept or done.learned.n_allocations):
+        learned = done.learned
+        log.info("learnt", n_swept=done.n_swept, n_series=learned.n_series, n_allocations=learned.n_allocations)

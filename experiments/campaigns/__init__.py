@@ -1,0 +1,1 @@
+"""Past campaigns: their logs read, imported as they were, and replayed."""

@@ -1,0 +1,74 @@
+"""``optimizer learn``: the background process alone, or one pass of it."""
+
+import signal
+import sys
+import threading
+from dataclasses import asdict
+
+import click
+import orjson
+from sqlalchemy import Engine
+
+from experiments.background import Pass, holder_name, let_go, run, work_once
+from experiments.commands.settings import settings
+from experiments.config import Config
+from experiments.database import open_engine
+from experiments.logs import configure_logs
+
+
+@click.command()
+@settings("learn_seconds")
+@click.option("--once", is_flag=True, help="One pass, then say what changed.")
+@click.option("--json", "as_json", is_flag=True, help="With --once: say it in JSON.")
+@click.option("--until-parent-exits", is_flag=True, help="End when standard input closes.")
+def learn(config: Config, *, once: bool, as_json: bool, until_parent_exits: bool) -> None:
+    """Learn from outcomes, again and again.
+
+    Sweeps up outcomes that came before their decisions and shifts the weights of running experiments. On one database
+    one process at a time does this; more of them wait for it to go.
+    """
+    configure_logs(config)
+    engine = open_engine(config.database_url)
+    try:
+        if once:
+            _say(_once(engine), as_json=as_json)
+        else:
+            run(engine, learn_seconds=config.learn_seconds, stop=_stopping(until_parent_exits=until_parent_exits))
+    finally:
+        engine.dispose()
+
+
+def _stopping(*, until_parent_exits: bool) -> threading.Event:
+    """An event that is set when this process is told to end."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if until_parent_exits:
+        threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
+    return stop
+
+
+def _once(engine: Engine) -> Pass:
+    holder = holder_name()
+    done = work_once(engine, holder=holder)
+    if done is None:
+        raise click.ClickException("Another process is learning on this database; it needs no second one.")
+    let_go(engine, holder=holder)
+    return done
+
+
+def _say(done: Pass, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(orjson.dumps(asdict(done)).decode())
+        return
+    learned = done.learned
+    click.echo(
+        f"{learned.n_allocations} new allocations in {learned.n_series} series; "
+        f"{done.n_swept} waiting outcomes looked at again."
+    )
+
+
+def _stop_at_end_of_input(stop: threading.Event) -> None:
+    while sys.stdin.buffer.read(65_536):
+        pass
+    stop.set()

@@ -1,0 +1,149 @@
+"""learn: shift traffic. Tallies become posteriors, posteriors become new allocation versions, never overwriting one.
+
+What is read is read on one state of the database; computing holds no transaction; writing takes short ones, each of
+which checks that this learner still has its lease and that nobody has changed the allocation meanwhile.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import structlog
+from sqlalchemy import Engine, Table, func
+from sqlalchemy import select as select_columns
+from sqlmodel import Session, col, select
+
+from experiments.allocations import newest_allocations
+from experiments.database import bump_snapshot, database_now, reading, transaction
+from experiments.definitions import ExperimentDefinition
+from experiments.lease import Lease, check
+from experiments.new_weights import Learnable, NewWeights, new_weights
+from experiments.read_tallies import read_ages, read_tallies
+from experiments.series import PinnedMetric
+from experiments.tables import Allocation, Experiment, Series, SeriesVariant
+from optimizer.errors import OptimizerError
+
+log = structlog.get_logger(__name__)
+
+LEASE = "learn"
+_MAX_ROWS = 1_000  # of one transaction: it must not hold up the journals
+
+_allocation: Table = Allocation.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What one pass wrote: new allocation versions, and of how many series."""
+
+    n_series: int
+    n_allocations: int
+
+
+def learn(engine: Engine, lease: Lease) -> Learned:
+    """Look at every running experiment that learns, once, and write the weights that should change.
+
+    Raises:
+        LeaseLost: Another learner has taken over; what was written before is right and stays.
+    """
+    n_series = n_allocations = 0
+    for key in _learning(engine):
+        n_written = _learn_one(engine, lease, key=key)
+        n_series += n_written > 0
+        n_allocations += n_written
+    return Learned(n_series, n_allocations)
+
+
+def _learning(engine: Engine) -> list[str]:
+    with reading(engine) as session:
+        query = select(Experiment.key).where(Experiment.status == "running").order_by(Experiment.key)
+        return list(session.exec(query))
+
+
+def _learn_one(engine: Engine, lease: Lease, *, key: str) -> int:
+    with reading(engine) as session:
+        now = database_now(session)
+        learnable = read_learnable(session, key)
+    if learnable is None:
+        return 0
+    try:
+        rows = new_weights(learnable, now=now)
+    except OptimizerError as error:
+        log.info("nothing_learned", experiment=key, code=error.code, reason=str(error))
+        return 0
+    return sum(_write(engine, lease, rows=portion) for portion in _portions(rows))
+
+
+def _portions(rows: Sequence[NewWeights]) -> Iterator[Sequence[NewWeights]]:
+    for start in range(0, len(rows), _MAX_ROWS):
+        yield rows[start : start + _MAX_ROWS]
+
+
+def _write(engine: Engine, lease: Lease, *, rows: Sequence[NewWeights]) -> int:
+    with transaction(engine) as session:
+        return write_weights(session, rows, lease=lease)
+
+
+def read_learnable(session: Session, key: str) -> Learnable | None:
+    """Read what an experiment's next weights follow from; None where it does not learn (any more)."""
+    experiment = session.get(Experiment, key)
+    if experiment is None or experiment.status != "running" or experiment.series is None:
+        return None
+    definition = ExperimentDefinition.model_validate(experiment.body)
+    if definition.method == "fixed":
+        return None
+    series = session.get_one(Series, experiment.series)
+    number = experiment.series
+    query = select(SeriesVariant).where(SeriesVariant.series == number).order_by(col(SeriesVariant.position))
+    variants = session.exec(query).all()
+    newest = newest_allocations(session, number)
+    return Learnable(
+        series=number,
+        definition=definition,
+        goal=next(PinnedMetric.from_json(metric) for metric in series.metrics if metric["key"] == definition.goal),
+        tallies=read_tallies(session, number, metric=definition.goal),
+        ages=read_ages(session, number, metric=definition.goal),
+        newest={segment: row for segment, row in newest.items() if segment not in series.closed_segments},
+        available=np.array([variant.retired_at is None for variant in variants]),
+        control=next(i for i, variant in enumerate(variants) if variant.is_control),
+    )
+
+
+def write_weights(session: Session, rows: Sequence[NewWeights], *, lease: Lease) -> int:
+    """Write new allocation versions of one series, but for those whose segment has changed meanwhile; returns how many.
+
+    Raises:
+        LeaseLost: Another learner has taken over.
+    """
+    bump_snapshot(session)  # first: it keeps changes of the lifecycle out until we commit
+    check(session, lease)
+    now = database_now(session)
+    versions = _open_versions(session, rows[0].series)
+    values = [_values(row, now) for row in rows if versions.get(row.segment) == row.version - 1]
+    if values:
+        session.connection().execute(_allocation.insert(), values)
+    return len(values)
+
+
+def _open_versions(session: Session, number: int) -> dict[str, int]:
+    """The newest version of each segment that its running experiment still has."""
+    closed = select(Series.closed_segments).join(Experiment, col(Experiment.series) == Series.number)
+    left = session.exec(closed.where(Series.number == number, Experiment.status == "running")).one_or_none()
+    if left is None:
+        return {}
+    c = _allocation.c
+    newest = select_columns(c.segment, func.max(c.version)).where(c.series == number).group_by(c.segment)
+    return {segment: version for segment, version in session.connection().execute(newest) if segment not in left}
+
+
+def _values(row: NewWeights, now: datetime) -> dict[str, Any]:
+    return {
+        "series": row.series,
+        "segment": row.segment,
+        "version": row.version,
+        "weights": row.weights,
+        "basis": row.basis,
+        "reason": "learned",
+        "created_at": now,
+    }

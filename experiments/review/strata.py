@@ -1,0 +1,204 @@
+"""Tallies as strata: units of one segment, day and allocation version, who all were given variants by the same weights."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.definitions import EVERYONE
+from experiments.read_tallies import Tallies, VersionWeights
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Strata:
+    """Units and sums of one metric by stratum, sorted by segment.
+
+    Attributes:
+        segments: Keys of the segments; some may have no stratum.
+        variants: Keys of the variants.
+        control: Index of the control.
+        segment: Index of each stratum's segment, shape (n_strata,).
+        day: Days since 1970 of its decisions, shape (n_strata,).
+        version: Allocation version, shape (n_strata,).
+        n_units: Shape (n_strata, n_variants), as all that follow.
+        n_responders: Units with a response.
+        total: Sum of unit totals, in the metric's unit.
+        squares: Sum of their squares.
+        propensity: The logged weights; rows sum to 1.
+    """
+
+    segments: tuple[str, ...]
+    variants: tuple[str, ...]
+    control: int
+    segment: Ints
+    day: Ints
+    version: Ints
+    n_units: Floats
+    n_responders: Floats
+    total: Floats
+    squares: Floats
+    propensity: Floats
+
+    def padded(self, values: Floats, *, fill: float = 0.0) -> Floats:
+        """Values by stratum as (n_segments, most strata of a segment, n_variants), filled up at the end."""
+        first = np.searchsorted(self.segment, np.arange(len(self.segments) + 1))
+        longest = int(np.diff(first).max(initial=1))
+        out = np.full((len(self.segments), max(longest, 1), values.shape[1]), fill)
+        out[self.segment, np.arange(self.segment.size) - first[self.segment]] = values
+        return out
+
+    def by_segment(self, values: Floats) -> Floats:
+        """Values summed to (n_segments, n_variants)."""
+        sums = np.zeros((len(self.segments), values.shape[1]))
+        np.add.at(sums, self.segment, values)
+        return sums
+
+    def pooled(self) -> "Strata":
+        """The same units, with the strata of a segment that had equal weights put together: there is nothing to adjust."""
+        _, weights = np.unique(self.propensity.round(12), axis=0, return_inverse=True)
+        keys = np.stack([self.segment, weights.reshape(-1)])
+        unique, first, of = np.unique(keys, axis=1, return_index=True, return_inverse=True)
+        summed = _summing(of.reshape(-1), unique.shape[1])
+        return self._put_together(summed, segment=unique[0], first=first, segments=self.segments)
+
+    def has_one_weighting(self) -> bool:
+        """Whether all units, of all segments, were given variants by the same weights."""
+        used = self.propensity[self.n_units.sum(axis=1) > 0.0]
+        return bool(np.ptp(used, axis=0).max(initial=0.0) < 1e-9) if len(used) else True
+
+    def as_one_segment(self) -> "Strata":
+        """All units as one stratum of one segment."""
+        count = min(1, self.segment.size)
+        zeros = np.zeros(self.segment.size, dtype=np.int64)
+        first = np.zeros(count, dtype=np.int64)
+        return self._put_together(_summing(zeros, count), segment=first, first=first, segments=("",))
+
+    def _put_together(
+        self, summed: Callable[[Floats], Floats], *, segment: Ints, first: Ints, segments: tuple[str, ...]
+    ) -> "Strata":
+        return replace(
+            self,
+            segments=segments,
+            segment=segment,
+            day=self.day[first],
+            version=self.version[first],
+            n_units=summed(self.n_units),
+            n_responders=summed(self.n_responders),
+            total=summed(self.total),
+            squares=summed(self.squares),
+            propensity=self.propensity[first],
+        )
+
+
+def strata_of(
+    tallies: Tallies,
+    weights: Mapping[tuple[str, int], VersionWeights],
+    *,
+    control: str,
+    capped: bool,
+    matured: Flags | None = None,
+) -> Strata:
+    """Group a series' tallies into strata.
+
+    Args:
+        tallies: Of one metric.
+        weights: Of every (segment, version); a programme's are those of ``everyone``.
+        control: Key of the control.
+        capped: Read the capped sums.
+        matured: Rows of the tallies to read, by default all, shape (n_rows,).
+    """
+    blocks = tallies.blocks()
+    read = np.ones(tallies.n_units.shape) if matured is None else matured.astype(np.float64)
+    total, squares = (
+        (tallies.capped_total, tallies.capped_squares) if capped else (tallies.total, tallies.total_squares)
+    )
+
+    def summed(values: Floats) -> Floats:
+        return tallies.by_block(values * read, blocks)
+
+    return Strata(
+        segments=tallies.segments,
+        variants=tallies.variants,
+        control=tallies.variants.index(control),
+        segment=blocks.segment,
+        day=blocks.day,
+        version=blocks.version,
+        n_units=summed(tallies.n_units),
+        n_responders=summed(tallies.n_responders),
+        total=summed(total),
+        squares=summed(squares),
+        propensity=_propensities(tallies, weights, segment=blocks.segment, version=blocks.version),
+    )
+
+
+def _propensities(
+    tallies: Tallies, weights: Mapping[tuple[str, int], VersionWeights], *, segment: Ints, version: Ints
+) -> Floats:
+    rows = []
+    for index, number in zip(segment.tolist(), version.tolist(), strict=True):
+        key = (tallies.segments[index], number)
+        shares = (weights[key] if key in weights else weights[EVERYONE, number]).weights
+        rows.append([shares.get(variant, 0.0) for variant in tallies.variants])
+    return np.array(rows, dtype=np.float64).reshape(-1, len(tallies.variants))
+
+
+def relabelled(strata: Strata, standing: Sequence[int], *, variants: tuple[str, str]) -> Strata:
+    """The strata as two variants: each segment's standing one, and all the others together as the control.
+
+    Args:
+        strata: Of a policy's series.
+        standing: Index of the standing variant by segment.
+        variants: Names of the two: the standing one and the others.
+    """
+    chosen = np.asarray(standing, dtype=np.int64)[strata.segment][:, np.newaxis]
+
+    def two(values: Floats) -> Floats:
+        own = np.take_along_axis(values, chosen, axis=1)
+        return np.concatenate([own, values.sum(axis=1, keepdims=True) - own], axis=1)
+
+    return replace(
+        strata,
+        variants=variants,
+        control=1,
+        n_units=two(strata.n_units),
+        n_responders=two(strata.n_responders),
+        total=two(strata.total),
+        squares=two(strata.squares),
+        propensity=two(strata.propensity).clip(0.0, 1.0),
+    )
+
+
+def joined(parts: Sequence[Strata]) -> Strata:
+    """Strata of different series with the same variants and no segment in common, as one."""
+    first = parts[0]
+    offsets = np.cumsum([0, *(len(part.segments) for part in parts[:-1])])
+
+    def stacked(name: str) -> NDArray[np.float64]:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return replace(
+        first,
+        segments=tuple(key for part in parts for key in part.segments),
+        segment=np.concatenate([part.segment + offset for part, offset in zip(parts, offsets, strict=True)]),
+        day=np.concatenate([part.day for part in parts]),
+        version=np.concatenate([part.version for part in parts]),
+        n_units=stacked("n_units"),
+        n_responders=stacked("n_responders"),
+        total=stacked("total"),
+        squares=stacked("squares"),
+        propensity=stacked("propensity"),
+    )
+
+
+def _summing(of: Ints, count: int) -> Callable[[Floats], Floats]:
+    def summed(values: Floats) -> Floats:
+        sums = np.zeros((count, values.shape[1]))
+        np.add.at(sums, of, values)
+        return sums
+
+    return summed

@@ -1,0 +1,213 @@
+"""Verdicts: what may be shipped, gate by gate, from matured units only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.definitions import Gates
+from experiments.review.estimates import Estimates
+from experiments.review.strata import Strata
+from optimizer.false_discovery import discoveries
+from optimizer.sceptical import ScepticalEffects, sceptical_effects
+from optimizer.sequential import ConfidenceSequence, aipw_contrast, confidence_sequence
+
+Floats = NDArray[np.float64]
+
+N_STAR = 5_000.0  # units at which the always-valid interval is tightest; never chosen from the data
+SMALLEST_EFFECT = 0.01
+SURE_OF_NO_DIFFERENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a verdict demands of an experiment: its gates, and how small an effect is none (relative)."""
+
+    gates: Gates = Gates()
+    smallest_effect: float = SMALLEST_EFFECT
+    has_guardrails: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What verdicts are made of, by segment and (the last row) over all.
+
+    Attributes:
+        matured: Estimates of matured units.
+        effects: Sceptical posterior of the relative effects.
+        interval: Always-valid intervals of the differences, shape (n_segments + 1, n_variants).
+        scarcer: Of each variant, units that responded, or of a frequent rate that did not, the same shape.
+        days: Full days of matured decisions, shape (n_segments + 1,).
+        proven: Segments that the false-discovery bound lets through, and over all, shape (n_segments + 1,).
+        wrong_share: Mean chance of a wrong winner over the segments as sure as this one, the same shape.
+        base: Control's mean that effects are relative to, the same shape; NaN if nothing has responded.
+    """
+
+    matured: Estimates
+    effects: ScepticalEffects
+    interval: ConfidenceSequence
+    scarcer: Floats
+    days: Floats
+    proven: NDArray[np.bool_]
+    wrong_share: Floats
+    base: Floats
+
+
+def gather(
+    strata: Strata,
+    matured: Estimates,
+    *,
+    days: Floats,
+    rules: Rules,
+    binary: bool,
+    higher_is_better: bool,
+    available: NDArray[np.bool_],
+) -> Evidence:
+    """Work out all that the gates look at, for all segments at once."""
+    base, base_variance = _base(matured)
+    effect, variance = _relative(matured, base=base, base_variance=base_variance)
+    effects = sceptical_effects(
+        effect,
+        variance,
+        control_variance=np.nan_to_num(matured.variance[:, matured.control] / base**2),
+        control_index=matured.control,
+        prior_sd=rules.gates.effect_sd,
+        higher_is_better=higher_is_better,
+        available=available,
+    )
+    scarcer = np.minimum(matured.n_responders, matured.n_units - matured.n_responders) if binary else matured.n_responders
+    best = effects.probability_best()
+    rate = rules.gates.false_discovery
+    return Evidence(
+        matured=matured,
+        effects=effects,
+        interval=_intervals(strata, scarcer=scarcer, level=rules.gates.interval),
+        scarcer=scarcer,
+        days=days,
+        proven=np.append(discoveries(best[:-1], rate=rate), discoveries(best[-1:], rate=rate)),
+        wrong_share=np.append(_wrong_share(best[:-1]), 1.0 - best[-1:]),
+        base=base,
+    )
+
+
+def judge(evidence: Evidence, row: int, *, variants: Sequence[str], rules: Rules, broken: bool) -> dict[str, Any]:
+    """The verdict of one segment (or, for the last row, over all), with its winner, its gates and the reason in words."""
+    if not np.isfinite(evidence.base[row]):
+        verdict = "broken" if broken else "keep_running"
+        return {"verdict": verdict, "winner": None, "reason": _NO_OUTCOME, "gates": []}
+    best = int(evidence.effects.best[row])
+    gates = _gates(evidence, row, best=best, rules=rules, broken=broken)
+    failed = [gate for gate in gates if gate["passed"] is False]
+    long_enough = not any(gate["gate"] in {"min_days", "min_responders"} for gate in failed)
+    alike = _surely_alike(evidence, row, size=rules.smallest_effect)
+    winner = variants[best]
+    stays = best == evidence.matured.control
+    if broken:
+        verdict, reason = "broken", "Units did not come in the shares of the weights; find out why before you read on."
+    elif not failed:
+        kept = f"{winner} (the control) is best: stay with it" if stays else f"{winner} is best"
+        verdict, reason = "ship", f"{kept}, with probability {evidence.effects.probability_best()[row]:.3f} at least."
+    elif long_enough and alike:
+        size = f"{rules.smallest_effect:.1%}".replace(".0%", "%")
+        verdict, reason = "no_difference", f"No variant differs from control by {size} of its mean or more."
+    else:
+        verdict, reason = "keep_running", f"{winner} is ahead, but not proven: " + "; ".join(map(_said, failed)) + "."
+    return {"verdict": verdict, "winner": winner, "reason": reason, "gates": gates}
+
+
+_NO_OUTCOME = "No matured unit has responded yet, so there is nothing to compare."
+
+
+def _base(matured: Estimates) -> tuple[Floats, Floats]:
+    """Control's mean and its variance; the mean of all variants, taken as known, where control's is not clear of zero."""
+    mean, variance = matured.mean[:, matured.control], matured.variance[:, matured.control]
+    clear = np.abs(mean) > 2.0 * np.sqrt(variance)
+    units = matured.n_units.sum(axis=1)
+    pooled = (matured.n_units * np.nan_to_num(matured.mean)).sum(axis=1) / np.maximum(units, 1.0)
+    base = np.where(clear, mean, np.where(pooled == 0.0, np.nan, pooled))
+    return np.abs(base), np.where(clear, variance, 0.0)
+
+
+def _relative(matured: Estimates, *, base: Floats, base_variance: Floats) -> tuple[Floats, Floats]:
+    """Differences relative to the base, with variances by the delta method (Deng, Knoblich & Lu 2018)."""
+    size, spread = base[:, np.newaxis], base_variance[:, np.newaxis]
+    effect = matured.difference / size
+    sign = np.sign(np.nan_to_num(matured.mean[:, [matured.control]]))
+    variance = (matured.difference_variance + (2.0 * sign * effect + effect**2) * spread) / size**2
+    return effect, np.where(variance > 0.0, variance, np.where(effect == 0.0, 0.0, np.nan))
+
+
+def _intervals(strata: Strata, *, scarcer: Floats, level: float) -> ConfidenceSequence:
+    """Always-valid intervals of propensity-weighted differences, by segment and over all.
+
+    A stratum is a day of one version; what is expected of it is the pooled mean of the segment's earlier strata.
+    """
+    n = np.where(strata.propensity > 0.0, strata.n_units, 0.0)
+    arrays = [n, np.where(n > 0.0, strata.total, 0.0), np.where(n > 0.0, strata.squares, 0.0), strata.propensity]
+    arrays.append(_expected_before(strata))
+    equal = 1.0 / n.shape[1]
+    padded = [strata.padded(values, fill=equal if values is strata.propensity else 0.0) for values in arrays]
+    everything = [values.reshape(1, -1, n.shape[1]) for values in padded]
+    estimates, errors, units = [], [], []
+    for count, total, squares, propensity, predicted in (padded, everything):
+        contrast = aipw_contrast(
+            count, total, sum_squares=squares, propensity=propensity, predicted=predicted, control_index=strata.control
+        )
+        estimates.append(contrast.estimate)
+        errors.append(contrast.standard_error)
+        units.append(contrast.n_units)
+    both = type(contrast)(np.concatenate(estimates), np.concatenate(errors), np.concatenate(units))
+    return confidence_sequence(both, n_responders=scarcer, control_index=strata.control, n_star=N_STAR, level=level)
+
+
+def _expected_before(strata: Strata) -> Floats:
+    """Pooled mean of each variant over the earlier strata of the segment (0 before the first)."""
+    first = np.searchsorted(strata.segment, strata.segment)
+
+    def before(values: Floats) -> Floats:
+        running = np.cumsum(np.concatenate([np.zeros((1, values.shape[1])), values]), axis=0)
+        return running[:-1] - running[first]
+
+    units = before(strata.n_units)
+    expected: Floats = np.where(units > 0.0, before(strata.total) / np.maximum(units, 1.0), 0.0)
+    return expected
+
+
+def _wrong_share(best: Floats) -> Floats:
+    order = np.argsort(-best, kind="stable")
+    share = np.empty(best.shape)
+    share[order] = np.cumsum(1.0 - best[order]) / np.arange(1, best.size + 1)
+    return share
+
+
+def _surely_alike(evidence: Evidence, row: int, *, size: float) -> bool:
+    alike = evidence.effects.probability_within(size)[row]
+    return bool((alike[evidence.effects.available[row]] >= SURE_OF_NO_DIFFERENCE).all())
+
+
+def _gates(evidence: Evidence, row: int, *, best: int, rules: Rules, broken: bool) -> list[dict[str, Any]]:
+    gates, control = rules.gates, evidence.matured.control
+    rivals = [i for i in np.flatnonzero(evidence.effects.available[row]) if i != control]
+    judged = rivals if best == control else [best]
+    scarcest = float(evidence.scarcer[row, [control, *judged]].min())
+    probability = float(evidence.effects.probability_best()[row])
+    loss = float(evidence.effects.expected_loss()[row])
+    interval, excluded = _interval(evidence, row, judged=judged)
+    enough = scarcest >= gates.min_responders
+    return [
+        _gate("sample_ratio", None, None, passed=not broken),
+        _gate("min_days", float(evidence.days[row]), gates.min_days, passed=bool(evidence.days[row] >= gates.min_days)),
+        _gate("min_responders", scarcest, gates.min_responders, passed=enough),
+        _gate("probability_best", probability, gates.probability_best, passed=probability >= gates.probability_best),
+        _gate("expected_loss", loss, gates.expected_loss, passed=loss <= gates.expected_loss),
+        _gate("interval", interval, 0.0, passed=enough and excluded),
+        _gate(
+            "false_discovery",
+            float(evidence.wrong_share[row]),
+            gates.false_discovery,
+            passed=bool(evidence.proven[row]),
+        ),
+        _gate("guardrails", None, None, passed=None) | {"note": "Guardrails are not checked yet."},
+    ]
