@@ -1,15 +1,19 @@
-"""Answers: JSON, ETags, and the shapes that several doors share."""
+"""Answers: JSON, ETags, pages of lists, and the shapes that several doors share."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final
 
 import orjson
 from flask import Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.errors import InvalidHeader
 from api.requests import current_request
 
-_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY
+_OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY
+
+Text = Annotated[str, Field(max_length=300, pattern=r"^[^\x00]*$")]
+Reason = Annotated[str, Field(max_length=2_000, pattern=r"^[^\x00]*$")]
 
 
 class Problem(BaseModel):
@@ -24,9 +28,24 @@ class Problem(BaseModel):
     errors: list[dict[str, str]] = []
 
 
+class ListQuery(BaseModel):
+    """Which page of a list: what comes after ``cursor`` (the ``next_cursor`` of the page before)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cursor: Text | None = None
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 100
+
+
 def json_answer(body: Any, *, status: int = 200) -> Response:  # noqa: ANN401  # dataclasses and JSON
     """JSON, whatever orjson can write (dataclasses, times)."""
     return Response(orjson.dumps(body, option=_OPTIONS), status=status, content_type="application/json")
+
+
+def page(items: Sequence[Any], *, limit: int, cursor: Callable[[Any], str]) -> Response:
+    """A page of a list; ``next_cursor`` is null on the last."""
+    following = cursor(items[-1]) if len(items) == limit else None
+    return json_answer({"items": items, "next_cursor": following})
 
 
 def with_etag(answer: Response, version: int) -> Response:

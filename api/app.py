@@ -8,8 +8,9 @@ from typing import Final
 import structlog
 from flask import Flask, Response, has_request_context
 from structlog.typing import EventDict, WrappedLogger
+from werkzeug.routing import UnicodeConverter
 
-from api import decisions, outcomes, system
+from api import decisions, definitions, experiments as experiment_doors, outcomes, placements, system
 from api.doors import register
 from api.errors import handle_errors
 from api.metrics import observe_request
@@ -21,7 +22,14 @@ from experiments.worker import Worker
 
 log = structlog.get_logger(__name__)
 
-RESOURCES: Final = (decisions.doors, outcomes.doors, system.doors)
+RESOURCES: Final = (
+    decisions.doors,
+    outcomes.doors,
+    definitions.doors,
+    experiment_doors.doors,
+    placements.doors,
+    system.doors,
+)
 _QUIET: Final = {  # logged only at debug when all is well
     "/v1/decisions",
     "/v1/decisions/batch",
@@ -32,6 +40,13 @@ _QUIET: Final = {  # logged only at debug when all is well
     "/metrics",
 }
 _SLOW_SECONDS: Final = 1.0
+
+
+class _Key(UnicodeConverter):
+    """A part of a path; one with a NUL is nothing's key, and PostgreSQL can't even be asked for it."""
+
+    regex = r"[^/\x00]{1,300}"
+
 
 ErrorInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
@@ -51,6 +66,7 @@ def create_app(config: Config, worker: Worker) -> Flask:
     """The service as a WSGI app, on a worker that has been started."""
     app = App("api", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
+    app.url_map.converters["default"] = _Key
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # it would redirect
     give_worker(app, worker)

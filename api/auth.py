@@ -3,15 +3,12 @@
 import base64
 import binascii
 from collections.abc import Iterator
-from typing import Final
 
 from api.errors import InvalidHeader, MissingScope, Unauthenticated
 from api.requests import current_request
 from api.state import current_worker
-from experiments.keys import check_key
+from experiments.keys import allows, check_key
 from experiments.snapshot import KeyPlan
-
-ADMIN: Final = "admin"
 
 
 def authorise(scope: str) -> KeyPlan:
@@ -23,7 +20,7 @@ def authorise(scope: str) -> KeyPlan:
     """
     request = current_request()
     key = _known(list(_presented(request.environ)))
-    if scope not in key.scopes and ADMIN not in key.scopes:
+    if not allows(key, scope):
         raise MissingScope(scope)
     request.key = key
     return key
@@ -34,7 +31,7 @@ def actor() -> str:
     key = current_request().key
     if key is None:
         raise Unauthenticated("A change needs a key.")
-    return f"key:{key.name}"
+    return f"key/{key.name}"
 
 
 def _presented(environ: dict[str, str]) -> Iterator[str]:
@@ -70,5 +67,3 @@ def _known(presented: list[str]) -> KeyPlan:
     if key is None:
         raise Unauthenticated("This key is unknown, expired or revoked.")
     return key
-
-

@@ -10,7 +10,7 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-COMMAND: Final = (sys.executable, "-m", "experiments.cli", "learn")
+COMMAND: Final = (sys.executable, "-m", "experiments.cli", "learn", "--until-parent-exits")
 _STOP_SECONDS: Final = 2.0
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0

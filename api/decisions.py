@@ -96,9 +96,7 @@ def decide() -> Response:
     return json_answer(Decisions(decisions))
 
 
-@doors.open(
-    "GET", "/v1/placements/<key>/decision", scope="decide", query=DecisionQuery, gives=Decided, gives_text=True
-)
+@doors.open("GET", "/v1/placements/<key>/decision", scope="decide", query=DecisionQuery, gives=Decided, gives_text=True)
 def fetch(key: str) -> Response:
     """Decide for one recipient at send time, within 300 ms whatever happens (``recorded`` tells); HEAD decides nothing."""
     request = current_request()

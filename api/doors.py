@@ -1,5 +1,6 @@
 """A door: a plain Flask view with all that a client must know of it, so that routes and /openapi.json can't disagree."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -26,6 +27,8 @@ class Door:
     method: Method
     path: str
     view: View
+    name: str
+    says: str
     scope: Scope | None
     takes: Any = None
     gives: Any = None
@@ -42,11 +45,15 @@ class Doors:
         self.tag = tag
         self.all: list[Door] = []
 
-    def open(self, method: Method, path: str, *, scope: Scope | None, **more: Any) -> Callable[[View], View]:  # noqa: ANN401  # Door's fields
-        """Decorate a view: its docstring documents the door, ``more`` are fields of ``Door``."""
+    def open(
+        self, method: Method, path: str, *, scope: Scope | None, name: str = "", says: str = "", **more: Any
+    ) -> Callable[[View], View]:
+        """Decorate a view; its name and docstring are the door's unless said otherwise, ``more`` are fields of ``Door``."""
 
         def decorate(view: View) -> View:
-            self.all.append(Door(method, path, view if scope is None else _guarded(view, scope), scope, **more))
+            called, said = name or view.__name__, says or inspect.getdoc(view) or ""
+            guarded = view if scope is None else _guarded(view, scope)
+            self.all.append(Door(method, path, guarded, f"{self.tag}.{called}", said, scope, **more))
             return view
 
         return decorate
@@ -56,9 +63,7 @@ def register(app: Flask, resources: Sequence[Doors]) -> None:
     """Give an app its doors."""
     for resource in resources:
         for door in resource.all:
-            app.add_url_rule(
-                door.path, f"{resource.tag}.{door.view.__name__}", door.view, methods=[door.method], strict_slashes=False
-            )
+            app.add_url_rule(door.path, door.name, door.view, methods=[door.method])
 
 
 def _guarded(view: View, scope: Scope) -> View:

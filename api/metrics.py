@@ -23,12 +23,8 @@ _seconds = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
     registry=_registry,
 )
-_queued = Gauge(
-    "journal_rows", "Rows waiting to be committed.", registry=_registry, multiprocess_mode="livesum"
-)
-_age = Gauge(
-    "snapshot_age_seconds", "Age of the oldest snapshot.", registry=_registry, multiprocess_mode="livemax"
-)
+_queued = Gauge("journal_rows", "Rows waiting to be committed.", registry=_registry, multiprocess_mode="livesum")
+_age = Gauge("snapshot_age_seconds", "Age of the oldest snapshot.", registry=_registry, multiprocess_mode="livemax")
 _build = Gauge("build_info", "The version that runs.", ["version"], registry=_registry, multiprocess_mode="max")
 VERSION: Final = version("optimizer")
 

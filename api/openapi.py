@@ -1,6 +1,5 @@
 """/openapi.json, written from the doors themselves, and /docs, which shows it without asking any other host."""
 
-import inspect
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,12 +69,11 @@ def openapi_document(resources: Sequence[Doors]) -> dict[str, Any]:
 
 
 def _operation(door: Door, tag: str, schemas: Schemas) -> dict[str, Any]:
-    text = inspect.getdoc(door.view) or ""
     operation: dict[str, Any] = {
         "tags": [tag],
-        "operationId": f"{tag}_{door.view.__name__}",
-        "summary": text.partition("\n")[0],
-        "description": text + (f"\n\nNeeds a key with the scope `{door.scope}`." if door.scope else ""),
+        "operationId": door.name,
+        "summary": door.says.partition("\n")[0],
+        "description": door.says + (f"\n\nNeeds a key with the scope `{door.scope}`." if door.scope else ""),
         "parameters": _parameters(door),
         "responses": {str(status): _answer(door, schemas) for status in door.statuses},
         "security": [{name: []} for name in _SECURITY] if door.scope else [],

@@ -14,8 +14,8 @@ Model = TypeVar("Model", bound=BaseModel)
 _JSON: Final = "application/json"
 
 
-def read_json(*, max_bytes: int | None = None) -> Any:  # noqa: ANN401  # JSON
-    """The body of the request, parsed.
+def read_json(*, max_bytes: int | None = None, or_nothing: bool = False) -> Any:  # noqa: ANN401  # JSON
+    """The body of the request, parsed; with ``or_nothing`` no body at all is an empty object.
 
     Raises:
         UnsupportedMediaType: It says that it is something else, or is compressed.
@@ -30,19 +30,22 @@ def read_json(*, max_bytes: int | None = None) -> Any:  # noqa: ANN401  # JSON
         raise UnsupportedMediaType("Send the body without a Content-Encoding.")
     if max_bytes is not None:
         request.max_content_length = max_bytes
+    data = request.get_data(cache=False)
+    if or_nothing and not data:
+        return {}
     try:
-        return orjson.loads(request.get_data(cache=False))
+        return orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise InvalidJson(f"The body is no JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
 
 
-def read_body(model: type[Model], *, max_bytes: int | None = None) -> Model:
+def read_body(model: type[Model], *, max_bytes: int | None = None, or_nothing: bool = False) -> Model:
     """The body of the request as a model.
 
     Raises:
         InvalidInput: With all that is wrong, by JSON pointer; beside what ``read_json`` raises.
     """
-    return _validated(model, read_json(max_bytes=max_bytes))
+    return _validated(model, read_json(max_bytes=max_bytes, or_nothing=or_nothing))
 
 
 def read_query(model: type[Model]) -> Model:

@@ -52,7 +52,9 @@ def ready() -> Response:
         "journal": "ok" if worker.journal.is_healthy else "can't write now",
     }
     is_ready = all(said == "ok" for said in checks.values())
-    answer = json_answer({"status": "ok" if is_ready else "not ready", "checks": checks}, status=200 if is_ready else 503)
+    answer = json_answer(
+        {"status": "ok" if is_ready else "not ready", "checks": checks}, status=200 if is_ready else 503
+    )
     if not is_ready:
         answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return answer

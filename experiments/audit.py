@@ -9,9 +9,11 @@ from typing import Any, Final
 import orjson
 from sqlmodel import Session, col, select
 
+from experiments.checks import check_json
 from experiments.database import database_now
 from experiments.tables import Audit, Workspace
 
+MAX_REASON_BYTES: Final = 8_192
 _GENESIS: Final = bytes(32)
 _ROWS_AT_ONCE: Final = 1_000
 
@@ -43,7 +45,10 @@ def record(
         subject: To what: ``experiment/<key>``.
         reason: Why, as the actor said.
         detail: JSON of our own making (before, after, versions).
+    Raises:
+        InvalidInput: The reason is too long, or can't be stored.
     """
+    check_json(reason, max_depth=1, max_bytes=MAX_REASON_BYTES, pointer="/reason")
     session.exec(select(Workspace.id).with_for_update()).one()
     last = session.exec(select(Audit.hash).order_by(col(Audit.id).desc()).limit(1)).first()
     row = Audit(

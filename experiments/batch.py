@@ -78,9 +78,7 @@ def _ask(decider: Decider, item: object) -> Asked:
     return decider.ask(asked.customer_id, occasion_id=asked.occasion_id, attributes=asked.attributes)
 
 
-def _decide_slice(
-    decider: Decider, items: Sequence[tuple[int, Asked]], placement: str
-) -> dict[int, Decided | Failed]:
+def _decide_slice(decider: Decider, items: Sequence[tuple[int, Asked]], placement: str) -> dict[int, Decided | Failed]:
     """Decide for a slice; where the database refuses a row, halve until that one stands alone."""
     try:
         decided = decider.decide_list([asked for _, asked in items], placement)

@@ -6,6 +6,7 @@ Every change makes a new version (the ETag); a body that says what the current o
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal
 
@@ -173,14 +174,16 @@ def pin_metric(session: Session, key: str, *, channel: str) -> PinnedMetric:
     """
     found = get_definition(session, "metric", key=key)
     metric = MetricDefinition.model_validate(found.body)
-    return PinnedMetric.from_json(
-        {
-            **found.body,
-            "key": key,
-            "version": found.version,
-            "window_hours": window_hours(metric, channel=channel),
-            "cap": None if metric.cap is None else str(Decimal(repr(metric.cap))),
-        }
+    return PinnedMetric(
+        key=key,
+        version=found.version,
+        event=metric.event,
+        kind=metric.kind,
+        window=timedelta(hours=window_hours(metric, channel=channel)),
+        grace=timedelta(hours=metric.grace_hours),
+        higher_is_better=metric.direction == "increase",
+        cap=None if metric.cap is None else Decimal(repr(metric.cap)),
+        currency=metric.currency,
     )
 
 

@@ -13,6 +13,7 @@ COMMANDS: Final = {
     "serve": ("experiments.commands.serve:serve", "Start the web processes and the background process."),
     "learn": ("experiments.commands.learn:learn", "Run the background process alone."),
     "migrate": ("experiments.commands.migrate:migrate_database", "Bring the database to the newest schema."),
+    "recount": ("experiments.commands.recount:recount_tallies", "Prove that the tallies equal the raw rows."),
     "keys": ("experiments.commands.keys:keys", "Create, list and revoke API keys."),
 }
 

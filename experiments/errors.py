@@ -134,6 +134,15 @@ class DefinitionNotFound(ExperimentsError):
         super().__init__(f"There is no {kind} {key!r}.")
 
 
+class DecisionNotFound(ExperimentsError):
+    """No such decision is stored."""
+
+    code = "decision_not_found"
+
+    def __init__(self, decision_id: str) -> None:
+        super().__init__(f"No decision {decision_id[:64]!r} is stored.")
+
+
 class ExperimentNotFound(ExperimentsError):
     """No such experiment."""
 
@@ -256,3 +265,12 @@ class ExperimentExists(ExperimentsError):
 
     def __init__(self, key: str) -> None:
         super().__init__(f"There is an experiment {key!r} already; import under another key.")
+
+
+class SeriesNotFound(ExperimentsError):
+    """No such series."""
+
+    code = "series_not_found"
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"There is no series {number}.")

@@ -15,6 +15,7 @@ from experiments.catalog import (
     check_version,
     find_definition,
     get_definition,
+    is_key,
     missing,
     segment_keys,
 )
@@ -109,16 +110,21 @@ def get_experiment(session: Session, key: str) -> ExperimentState:
     Raises:
         ExperimentNotFound: No such experiment.
     """
-    row = session.get(Experiment, key)
+    row = session.get(Experiment, key) if is_key(key) else None
     if row is None:
         raise ExperimentNotFound(key)
     return experiment_state(session, row)
 
 
 def list_experiments(session: Session, *, cursor: str | None = None, limit: int = 100) -> list[ExperimentState]:
-    """Experiments by key; ``cursor`` is the last key that the caller has seen."""
+    """Experiments by key; ``cursor`` is the last key that the caller has seen.
+
+    Raises:
+        InvalidInput: The cursor can't be.
+    """
     query = select(Experiment).order_by(col(Experiment.key)).limit(limit)
     if cursor is not None:
+        check_key(cursor)
         query = query.where(col(Experiment.key) > cursor)
     return [experiment_state(session, row) for row in session.exec(query)]
 

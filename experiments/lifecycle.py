@@ -13,7 +13,7 @@ from sqlmodel import Session, col, select
 
 from experiments import audit, programme
 from experiments.allocations import add_allocations, start_weights
-from experiments.catalog import LIVE, get_definition, pin_metric, segment_keys
+from experiments.catalog import LIVE, get_definition, is_key, pin_metric, segment_keys
 from experiments.database import bump_snapshot, database_now
 from experiments.definitions import ExperimentDefinition, VariantDefinition
 from experiments.errors import ExperimentNotFound, SegmentTaken, WrongState
@@ -112,7 +112,7 @@ def in_state(session: Session, key: str, *, allowed: Collection[str]) -> Experim
         ExperimentNotFound: No such experiment.
         WrongState: Its status is none of those allowed.
     """
-    row = session.get(Experiment, key, with_for_update=True, populate_existing=True)
+    row = session.get(Experiment, key, with_for_update=True, populate_existing=True) if is_key(key) else None
     if row is None:
         raise ExperimentNotFound(key)
     if row.status not in allowed:
@@ -171,7 +171,7 @@ def _new_series(session: Session, key: str, *, definition: ExperimentDefinition,
     segmentation = get_definition(session, "segmentation", key=placement.body["segmentation"])
     names = [definition.goal, *definition.metrics, *(guardrail.metric for guardrail in definition.guardrails)]
     metrics = [pin_metric(session, name, channel=placement.body["channel"]) for name in dict.fromkeys(names)]
-    programme.measure(session, placement.key, metrics=metrics)
+    programme.measure(session, placement.key, metrics=metrics, since=opens_at)
     return Series(
         kind="experiment",
         placement=placement.key,

@@ -42,7 +42,11 @@ def delete_override(session: Session, placement: str, *, customer_id: str, actor
 
     Raises:
         OverrideNotFound: There is none.
+        PlacementNotFound: No such placement.
+        InvalidInput: The customer's id can't be.
     """
+    check_id(customer_id, "/customer_id")
+    get_definition(session, "placement", key=placement)
     bump_snapshot(session)
     row = session.get(Override, (placement, customer_id))
     if row is None:
@@ -59,10 +63,12 @@ def list_overrides(
 
     Raises:
         PlacementNotFound: No such placement.
+        InvalidInput: The cursor can't be.
     """
     get_definition(session, "placement", key=placement)
     query = select(Override).where(Override.placement == placement).order_by(col(Override.customer_id)).limit(limit)
     if cursor is not None:
+        check_id(cursor, "/cursor")
         query = query.where(col(Override.customer_id) > cursor)
     return session.exec(query).all()
 

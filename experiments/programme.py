@@ -1,6 +1,7 @@
 """A placement's programme: the series that enrols customers as held out or treated, to measure the whole."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from sqlmodel import Session, select
@@ -48,11 +49,12 @@ def change_share(session: Session, placement: str, *, share: float, now: datetim
     _weigh(session, _programme(session, placement), share=share, now=now)
 
 
-def measure(session: Session, placement: str, *, metrics: Iterable[PinnedMetric]) -> None:
-    """Let the programme count metrics that it lacks, from now on; one that it has stays as it was pinned."""
+def measure(session: Session, placement: str, *, metrics: Iterable[PinnedMetric], since: datetime) -> None:
+    """Let the programme count metrics that it lacks, from a moment on; one that it has stays as it was pinned."""
     series = _programme(session, placement)
     known = {metric["key"] for metric in series.metrics}
-    series.metrics = [*series.metrics, *(metric.to_json() for metric in metrics if metric.key not in known)]
+    new = [replace(metric, since=since).to_json() for metric in metrics if metric.key not in known]
+    series.metrics = [*series.metrics, *new]
     session.flush()
 
 

@@ -23,7 +23,6 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 1.0
 FRESH_SECONDS = 1.5  # younger: has every change that is in effect, since those take effect 2 s after they are made
-LOOK_AGAIN_SECONDS = 0.2
 USABLE_SECONDS = 30.0  # older: no more experiments on it
 FOREVER = float("inf")
 
@@ -117,6 +116,7 @@ class Snapshots:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._lock = threading.Lock()
+        self._looking = threading.Lock()
         self._stop = threading.Event()
         self._confirmed = 0.0
         self._clock_offset = 0.0
@@ -161,13 +161,15 @@ class Snapshots:
             return self._current
 
     def look_again(self) -> Snapshot:
-        """A snapshot at most 0.2 s old: for what isn't known, however often such is asked for.
+        """A snapshot no older than this call, for what isn't known; calls that meet share one look.
 
         Raises:
             SnapshotMissing: There is none, and the database doesn't answer.
         """
-        if self.age_seconds > LOOK_AGAIN_SECONDS:
-            self._try_refresh()
+        asked_at = time.monotonic()
+        with self._looking:
+            if self._confirmed < asked_at:
+                self._try_refresh()
         if self._current is None:
             raise SnapshotMissing
         return self._current

@@ -96,7 +96,7 @@ def append_variant(
 def retire_variant(
     session: Session, key: str, *, variant: str, actor: str, reason: str | None = None, if_match: int | None = None
 ) -> ExperimentState:
-    """Give a variant to nobody new; who has it keeps it, and the others take over its share in proportion.
+    """Give a variant to nobody any more: who has it gets the control and stays in its count, the others take its share.
 
     Raises:
         ExperimentNotFound, ExperimentVariantNotFound: No such experiment or variant.

@@ -240,9 +240,8 @@ def _outcomes(frame: "pl.DataFrame", columns: Sequence[OutcomeColumn]) -> tuple[
     if not columns:
         raise UnreadableCampaign("at least one column of outcomes must be said")
     keys = _keys_of([column.name for column in columns], what="the outcomes")
-    return tuple(
-        _outcome(frame[column.name], key=key, kind=column.kind) for key, column in zip(keys, columns, strict=True)
-    )
+    named = zip(keys, columns, strict=True)
+    return tuple(_outcome(frame[column.name], key=key, kind=column.kind) for key, column in named)
 
 
 def _outcome(column: "pl.Series", *, key: str, kind: str) -> OutcomeValues:

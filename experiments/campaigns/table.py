@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -90,9 +91,9 @@ def _why_unreadable(path: Path, error: Exception) -> str:
 
 
 def _ragged(path: Path) -> Iterator[tuple[int, int, int]]:
-    opened = gzip.open(path, "rt", newline="") if path.suffix.lower() == ".gz" else path.open(newline="")
-    with opened as file:
-        rows = csv.reader(file)
+    with path.open("rb") as raw:
+        binary = gzip.GzipFile(fileobj=raw) if path.suffix.lower() == ".gz" else raw
+        rows = csv.reader(io.TextIOWrapper(binary, encoding="utf-8", newline=""))
         wanted = len(next(rows, ()))
         for number, row in enumerate(rows, start=1):
             if len(row) > wanted:

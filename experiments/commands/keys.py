@@ -1,12 +1,76 @@
-"""``optimizer keys``."""
+"""``optimizer keys``: create, list, revoke."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import click
 import orjson
 
-from experiments import keys as api_keys
 from experiments.commands.settings import settings
 from experiments.config import Config
 from experiments.database import open_engine, reading, transaction
+from experiments.keys import create_key, list_keys, revoke_key
 from experiments.logs import configure_logs
+from experiments.tables import ApiKey
+
+ACTOR = "optimizer keys"
+
+
+@click.group()
+def keys() -> None:
+    """Create, list and revoke API keys."""
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--scopes", default="decide,record", show_default=True, help="Of decide, record, analyse, admin (all).")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Until it expires; without, until revoked.")
+@click.option("--json", "as_json", is_flag=True, help="Print id, name, scopes and key as JSON.")
+@settings()
+def create(config: Config, name: str, *, scopes: str, days: float | None, as_json: bool) -> None:
+    """Print a new key for NAME, and nothing else; it can't be shown again."""
+    configure_logs(config)
+    expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
+    wanted = [scope.strip() for scope in scopes.split(",")]
+    with transaction(open_engine(config.database_url)) as session:
+        row, secret = create_key(session, name, scopes=wanted, actor=ACTOR, expires_at=expires_at)
+        shown = _shown(row)
+    click.echo(orjson.dumps(shown | {"key": secret}).decode() if as_json else secret)
+
+
+@keys.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@settings()
+def list_all(config: Config, *, as_json: bool) -> None:
+    """List all keys, the newest first; their secrets are not known."""
+    configure_logs(config)
+    with reading(open_engine(config.database_url)) as session:
+        rows = [_shown(row) for row in list_keys(session)]
+    if as_json:
+        click.echo(orjson.dumps(rows).decode())
+        return
+    for row in rows:
+        ended = "revoked" if row["revoked_at"] else f"expires {row['expires_at']:%Y-%m-%d}" if row["expires_at"] else ""
+        click.echo(f"{row['id']}  {row['name']}  {','.join(row['scopes'])}  {ended}".rstrip())
+
+
+@keys.command()
+@click.argument("key_id")
+@click.option("--reason", help="Why; the audit keeps it.")
+@settings()
+def revoke(config: Config, key_id: str, *, reason: str | None) -> None:
+    """End the key with the id KEY_ID."""
+    configure_logs(config)
+    with transaction(open_engine(config.database_url)) as session:
+        revoke_key(session, key_id, actor=ACTOR, reason=reason)
+
+
+def _shown(row: ApiKey) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "scopes": row.scopes,
+        "created_at": row.created_at,
+        "expires_at": row.expires_at,
+        "revoked_at": row.revoked_at,
+    }

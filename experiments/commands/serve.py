@@ -44,7 +44,7 @@ def _first_key(engine: Engine) -> str | None:
     with transaction(engine) as session:
         if session.exec(select(ApiKey)).first() is not None:
             return None
-        _, secret = create_key(session, "first", ["admin"], actor="serve")
+        _, secret = create_key(session, "first", scopes=["admin"], actor="optimizer serve")
         return secret
 
 

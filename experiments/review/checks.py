@@ -1,15 +1,23 @@
 """Checks on the data itself: whether units came in the shares that were asked for, and with the attributes that rules need."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from experiments.read_tallies import Tallies
 from experiments.review.strata import Strata
 from optimizer.sample_ratio import ALARM_P_VALUE, SampleRatio, sample_ratio
 
 MAX_LACKING = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class RatioCheck:
+    """The sample-ratio check as a verdict reads it."""
+
+    p_value: float | None
+    is_broken: bool
 
 
 def sample_ratios(strata: Strata) -> tuple[SampleRatio, list[SampleRatio | None]]:
@@ -37,39 +45,45 @@ def _among(ratio: SampleRatio | None, *, n_segments: int) -> SampleRatio | None:
     return SampleRatio(ratio.p_value, ratio.statistic, ratio.degrees_of_freedom, ratio.relative_gap, "warning")
 
 
-def is_broken(whole: SampleRatio, segment: SampleRatio | None) -> bool:
-    """Whether what a segment shows can't be trusted: the alarm over all, or its own."""
-    return whole.status == "alarm" or (segment is not None and segment.status == "alarm")
+def judged(whole: SampleRatio, segment: SampleRatio | None) -> RatioCheck:
+    """What a segment's verdict reads: the alarm over all breaks it as its own does."""
+    own = whole if segment is None else segment
+    return RatioCheck(own.p_value, is_broken="alarm" in {whole.status, own.status})
 
 
 def checks_of(
-    tallies: Tallies, *, whole: SampleRatio, ratios: Sequence[SampleRatio | None]
+    strata: Strata, *, n_lacking: float, whole: SampleRatio, ratios: Sequence[SampleRatio | None]
 ) -> tuple[dict[str, Any], list[str]]:
-    """The ``checks`` of an answer, and a warning in words for each that did not pass."""
-    units, lacking = float(tallies.n_units.sum()), float(tallies.n_lacking.sum())
-    share = lacking / units if units else 0.0
+    """The ``checks`` of an answer, and a warning in words for each that did not pass.
+
+    Args:
+        strata: Of all units.
+        n_lacking: Of these, units that lacked an attribute that their segments' rules need.
+        whole: The sample ratio over all segments.
+        ratios: That of each segment.
+    """
+    units = float(strata.n_units.sum())
+    share = n_lacking / units if units else 0.0
     conspicuous = {
         key: _said(ratio)
-        for key, ratio in zip(tallies.segments, ratios, strict=True)
+        for key, ratio in zip(strata.segments, ratios, strict=True)
         if ratio is not None and ratio.status in {"alarm", "warning"}
     }
     missing = "warning" if share > MAX_LACKING else "ok"
     found = {
         "sample_ratio": {**_said(whole), "segments": conspicuous},
-        "missing_attributes": {"share": share, "n_units": int(lacking), "threshold": MAX_LACKING, "status": missing},
+        "missing_attributes": {"share": share, "n_units": int(n_lacking), "threshold": MAX_LACKING, "status": missing},
     }
     return found, list(_warnings(whole, conspicuous, share=share))
 
 
-def _warnings(whole: SampleRatio, conspicuous: dict[str, Any], *, share: float) -> Sequence[str]:
-    words = []
+def _warnings(whole: SampleRatio, conspicuous: Mapping[str, Any], *, share: float) -> Iterator[str]:
     if whole.status in {"alarm", "warning"}:
-        words.append(f"Units did not come in the shares of the weights (p = {whole.p_value:.2g}): see sample_ratio.")
+        yield (f"Units did not come in the shares of the weights (p = {whole.p_value:.2g}): see sample_ratio.")
     elif conspicuous:
-        words.append(f"In these segments units did not come in the shares of the weights: {', '.join(conspicuous)}.")
+        yield (f"In these segments units did not come in the shares of the weights: {', '.join(conspicuous)}.")
     if share > MAX_LACKING:
-        words.append(f"{share:.1%} of decisions lacked an attribute that the segments' rules need.")
-    return words
+        yield (f"{share:.1%} of decisions lacked an attribute that the segments' rules need.")
 
 
 def _said(ratio: SampleRatio) -> dict[str, Any]:

@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.definitions import Gates
+from experiments.review.checks import RatioCheck
 from experiments.review.estimates import Estimates
 from experiments.review.strata import Strata
 from optimizer.false_discovery import discoveries
-from optimizer.sceptical import ScepticalEffects, sceptical_effects
+from optimizer.shared_control import ScepticalEffects, sceptical_effects
+from optimizer.sample_ratio import ALARM_P_VALUE
 from optimizer.sequential import ConfidenceSequence, aipw_contrast, confidence_sequence
 
 Floats = NDArray[np.float64]
@@ -42,7 +44,8 @@ class Evidence:
         days: Full days of matured decisions, shape (n_segments + 1,).
         proven: Segments that the false-discovery bound lets through, and over all, shape (n_segments + 1,).
         wrong_share: Mean chance of a wrong winner over the segments as sure as this one, the same shape.
-        base: Control's mean that effects are relative to, the same shape; NaN if nothing has responded.
+        base: Size of control's mean, which effects are relative to, the same shape; NaN if nothing has responded.
+        higher_is_better: Direction of the metric.
     """
 
     matured: Estimates
@@ -53,6 +56,7 @@ class Evidence:
     proven: NDArray[np.bool_]
     wrong_share: Floats
     base: Floats
+    higher_is_better: bool
 
 
 def gather(
@@ -89,22 +93,23 @@ def gather(
         proven=np.append(discoveries(best[:-1], rate=rate), discoveries(best[-1:], rate=rate)),
         wrong_share=np.append(_wrong_share(best[:-1]), 1.0 - best[-1:]),
         base=base,
+        higher_is_better=higher_is_better,
     )
 
 
-def judge(evidence: Evidence, row: int, *, variants: Sequence[str], rules: Rules, broken: bool) -> dict[str, Any]:
+def judge(evidence: Evidence, row: int, *, variants: Sequence[str], rules: Rules, ratio: RatioCheck) -> dict[str, Any]:
     """The verdict of one segment (or, for the last row, over all), with its winner, its gates and the reason in words."""
     if not np.isfinite(evidence.base[row]):
-        verdict = "broken" if broken else "keep_running"
+        verdict = "broken" if ratio.is_broken else "keep_running"
         return {"verdict": verdict, "winner": None, "reason": _NO_OUTCOME, "gates": []}
     best = int(evidence.effects.best[row])
-    gates = _gates(evidence, row, best=best, rules=rules, broken=broken)
+    gates = _gates(evidence, row, best=best, rules=rules, ratio=ratio)
     failed = [gate for gate in gates if gate["passed"] is False]
     long_enough = not any(gate["gate"] in {"min_days", "min_responders"} for gate in failed)
     alike = _surely_alike(evidence, row, size=rules.smallest_effect)
     winner = variants[best]
     stays = best == evidence.matured.control
-    if broken:
+    if ratio.is_broken:
         verdict, reason = "broken", "Units did not come in the shares of the weights; find out why before you read on."
     elif not failed:
         kept = f"{winner} (the control) is best: stay with it" if stays else f"{winner} is best"
@@ -187,7 +192,7 @@ def _surely_alike(evidence: Evidence, row: int, *, size: float) -> bool:
     return bool((alike[evidence.effects.available[row]] >= SURE_OF_NO_DIFFERENCE).all())
 
 
-def _gates(evidence: Evidence, row: int, *, best: int, rules: Rules, broken: bool) -> list[dict[str, Any]]:
+def _gates(evidence: Evidence, row: int, *, best: int, rules: Rules, ratio: RatioCheck) -> list[dict[str, Any]]:
     gates, control = rules.gates, evidence.matured.control
     rivals = [i for i in np.flatnonzero(evidence.effects.available[row]) if i != control]
     judged = rivals if best == control else [best]
@@ -197,7 +202,7 @@ def _gates(evidence: Evidence, row: int, *, best: int, rules: Rules, broken: boo
     interval, excluded = _interval(evidence, row, judged=judged)
     enough = scarcest >= gates.min_responders
     return [
-        _gate("sample_ratio", None, None, passed=not broken),
+        _gate("sample_ratio", ratio.p_value, ALARM_P_VALUE, passed=not ratio.is_broken),
         _gate("min_days", float(evidence.days[row]), gates.min_days, passed=bool(evidence.days[row] >= gates.min_days)),
         _gate("min_responders", scarcest, gates.min_responders, passed=enough),
         _gate("probability_best", probability, gates.probability_best, passed=probability >= gates.probability_best),
@@ -211,3 +216,33 @@ def _gates(evidence: Evidence, row: int, *, best: int, rules: Rules, broken: boo
         ),
         _gate("guardrails", None, None, passed=None) | {"note": "Guardrails are not checked yet."},
     ]
+
+
+def _gate(name: str, value: Any, threshold: float | None, *, passed: bool | None) -> dict[str, Any]:  # noqa: ANN401  # JSON
+    return {"gate": name, "value": value, "threshold": threshold, "passed": passed}
+
+
+def _interval(evidence: Evidence, row: int, *, judged: Sequence[int]) -> tuple[list[float | None] | None, bool]:
+    """The always-valid interval nearest to zero of those judged, and whether all lie on the side that the winner needs."""
+    low, high = evidence.interval.low[row, judged], evidence.interval.high[row, judged]
+    stays = evidence.matured.control not in judged and int(evidence.effects.best[row]) == evidence.matured.control
+    needs_positive = evidence.higher_is_better != stays
+    clearance = low if needs_positive else -high
+    nearest = int(clearance.argmin())
+    if not np.isfinite(clearance[nearest]):
+        return None, False
+    return [float(low[nearest]), float(high[nearest])], bool(clearance[nearest] > 0.0)
+
+
+_IN_WORDS = {
+    "min_days": "{value:.3g} of {threshold:g} full days",
+    "min_responders": "{value:.0f} of {threshold:g} responders in the scarcest variant",
+    "probability_best": "probability best {value:.3f}, below {threshold:g}",
+    "expected_loss": "expected loss {value:.2%} of the mean, above {threshold:.2%}",
+    "interval": "the always-valid interval does not exclude zero",
+    "false_discovery": "chance of a wrong winner {value:.3f} over the segments as sure, above {threshold:g}",
+}
+
+
+def _said(gate: dict[str, Any]) -> str:
+    return _IN_WORDS[gate["gate"]].format(value=gate["value"], threshold=gate["threshold"])

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session, select
 
 from experiments import catalog, lifecycle, variants
-from experiments.allocations import newest_allocations
+from experiments.allocations import add_allocations, newest_allocations
 from experiments.choosing import Asked, Moment, choose
 from experiments.database import database_now, reading, transaction
 from experiments.errors import (
@@ -61,8 +61,15 @@ def test_starting_pins_segmentation_and_metrics_whole(shop: Session) -> None:
     assert (series.segmentation, series.segmentation_version) == ("value", 1)
     assert [metric["key"] for metric in series.metrics] == ["click", "purchase", "unsubscribe"]
     assert series.metrics[0] == {
-        "key": "click", "version": 0, "event": "click", "kind": "binary", "window_hours": 168.0,
-        "grace_hours": 24.0, "direction": "increase", "cap": None, "currency": None,
+        "key": "click",
+        "version": 0,
+        "event": "click",
+        "kind": "binary",
+        "window_hours": 168.0,
+        "grace_hours": 24.0,
+        "direction": "increase",
+        "cap": None,
+        "currency": None,
     }
 
 
@@ -119,7 +126,7 @@ def test_the_programme_counts_what_its_experiments_count(shop: Session) -> None:
 def test_two_experiments_never_share_a_placement_and_segment(shop: Session) -> None:
     started(shop)
     put_experiment(shop, "subject-2", segments=["everyone-else", "local-new"])
-    with pytest.raises(SegmentTaken, match="'subject-1'.*local-new") as caught:
+    with pytest.raises(SegmentTaken, match=r"'subject-1'.*local-new") as caught:
         lifecycle.start(shop, "subject-2", actor=ACTOR)
     assert (caught.value.experiment, caught.value.segments) == ("subject-1", ("local-new",))
     put_experiment(shop, "subject-2", segments=["everyone-else"])
@@ -154,7 +161,9 @@ def test_pausing_closes_and_resuming_reopens_the_series(shop: Session) -> None:
     paused = lifecycle.pause(shop, "subject-1", actor=ACTOR)
     assert series.closes_at == paused.effective_at
     resumed = lifecycle.resume(shop, "subject-1", actor=ACTOR)
-    assert (series.opens_at, series.closes_at) == (resumed.effective_at, None)
+    assert series.opens_at == resumed.effective_at
+    shop.refresh(series)
+    assert series.closes_at is None
     assert resumed.experiment.status == "running"
 
 
@@ -201,7 +210,7 @@ def test_starting_checks_again_what_may_have_changed_since(shop: Session) -> Non
 def test_a_started_experiment_is_no_longer_put(shop: Session) -> None:
     started(shop)
     assert put_experiment(shop).created is False
-    with pytest.raises(ExperimentNotDraft, match="running.*conclude"):
+    with pytest.raises(ExperimentNotDraft, match=r"running.*conclude"):
         put_experiment(shop, burn_in=7)
 
 
@@ -273,8 +282,8 @@ def test_appending_leaves_the_control_its_share(shop: Session) -> None:
 
 def test_an_appended_variant_is_new_and_no_control(shop: Session) -> None:
     started(shop)
+    payload = {"key": "b", "content": {}, "is_control": True}
     with pytest.raises(InvalidDefinition) as caught:
-        payload = {"key": "b", "content": {}, "is_control": True}
         variants.append_variant(shop, "subject-1", payload=payload, actor=ACTOR)
     assert [field.pointer for field in caught.value.fields] == ["/key", "/is_control"]
 
@@ -313,39 +322,31 @@ def test_what_each_segment_gets_follows_the_lifecycle(shop: Session) -> None:
     assert served(shop)["vip"] == default
 
 
-def test_a_policy_serves_segments_without_a_running_experiment(shop: Session) -> None:
-    series = started(shop)
-    now = database_now(shop)
-    policy = Series(**{**series.model_dump(exclude={"number"}), "kind": "policy", "unit": "period", "opens_at": now})
-    shop.add(policy)
-    shop.flush()
-    shop.add(
-        Allocation(
-            series=policy.number,
-            segment="vip",
-            version=1,
-            weights={"a": 0.05, "b": 0.95},
-            basis={},
-            reason="promotion",
-            created_at=now,
-        )
-    )
-    entries = {"vip": {"series": policy.number, "variant": "b"}}
-    shop.add(
+def add_policy(session: Session, like: Series, *, segment: str, weights: dict[str, float]) -> None:
+    now = database_now(session)
+    policy = Series(**{**like.model_dump(exclude={"number"}), "kind": "policy", "unit": "period", "opens_at": now})
+    session.add(policy)
+    session.flush()
+    add_allocations(session, policy.number or 0, weights={segment: weights}, reason="promotion", now=now)
+    session.add(
         PolicyVersion(
-            placement="welcome-subject",
+            placement=policy.placement,
             version=1,
             action="promote",
-            entries=entries,
+            entries={segment: {"series": policy.number, "variant": "b"}},
             evidence={},
-            reason="",
+            reason="it won",
             created_at=now,
             created_by=ACTOR,
             effective_at=now,
         )
     )
-    series.closed_segments = {"vip": now.isoformat()}
-    shop.flush()
+    like.closed_segments = {segment: now.isoformat()}
+    session.flush()
+
+
+def test_a_policy_serves_segments_without_a_running_experiment(shop: Session) -> None:
+    add_policy(shop, started(shop), segment="vip", weights={"a": 0.05, "b": 0.95})
     first = now_serving(shop, "welcome-subject")[0]
     assert (first["source"], first["policy_version"], first["weights"]) == ("policy", 1, {"a": 0.05, "b": 0.95})
     assert [source for source, _ in served(shop).values()] == ["policy", "experiment", "default"]

@@ -1,0 +1,64 @@
+"""``optimizer import``: a past randomised campaign, as logged."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import orjson
+
+from experiments.campaigns.load import Imported, load
+from experiments.campaigns.log import Campaign, CampaignColumns, read_campaign
+from experiments.commands.campaign_options import campaign_options
+from experiments.commands.progress import progress_bar
+from experiments.commands.settings import settings
+from experiments.config import Config
+from experiments.database import migrate, open_engine, transaction
+from experiments.logs import configure_logs
+
+_ACTOR = "import"
+
+
+@click.command("import")
+@settings()
+@campaign_options
+@click.option("--experiment", "key", required=True, help="Key of the experiment to make.")
+@click.option("--placement", help="Its placement, made if it isn't there; else one of the experiment's key.")
+@click.option("--json", "as_json", is_flag=True, help="Say what was imported in JSON.")
+def import_campaign(
+    file: Path, columns: CampaignColumns, config: Config, *, key: str, placement: str | None, as_json: bool
+) -> None:
+    """Import a past randomised campaign, as logged, from a CSV (plain, .gz, .zst) or Parquet file.
+
+    It becomes a concluded experiment with decisions, outcomes and tallies, whose results can be read at once. All or
+    nothing is imported. On SQLite other writers wait for it.
+    """
+    configure_logs(config)
+    campaign = read_campaign(file, columns, now=datetime.now(UTC))
+    imported = _load(config, campaign, key=key, placement=placement or key)
+    if as_json:
+        click.echo(orjson.dumps(asdict(imported)).decode())
+    else:
+        _say(imported)
+
+
+def _load(config: Config, campaign: Campaign, *, key: str, placement: str) -> Imported:
+    engine = open_engine(config.database_url)
+    try:
+        migrate(engine)
+        with progress_bar("Importing", campaign.n_rows) as progress, transaction(engine) as session:
+            return load(session, campaign, key=key, placement=placement, actor=_ACTOR, progress=progress)
+    finally:
+        engine.dispose()
+
+
+def _say(imported: Imported) -> None:
+    click.echo(
+        f"Imported {imported.n_rows:,} decisions and {imported.n_outcomes:,} outcomes as experiment"
+        f" {imported.experiment!r} on placement {imported.placement!r}; propensities: {imported.basis}."
+    )
+    for what, mapping in (("Variants", imported.variants), ("Segments", imported.segments)):
+        renamed = [f"{value!r} is {key}" for value, key in mapping.items() if value != key]
+        if renamed:
+            click.echo(f"{what}: {'; '.join(renamed)}.")
+    click.echo(f"Results: GET /v1/experiments/{imported.experiment}/results")

@@ -1,0 +1,148 @@
+"""What a review starts from: the strata of one metric of a series, all units and the matured ones."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlmodel import Session, col, select
+
+from experiments.definitions import EVERYONE
+from experiments.errors import MetricNotMeasured
+from experiments.read_tallies import Tallies, VersionWeights, read_tallies, read_weights
+from experiments.review.money import Costs, costs_of, monthly_units, net_of_costs, value_metric
+from experiments.review.strata import Strata, strata_of
+from experiments.series import PinnedMetric
+from experiments.tables import Series, SeriesVariant
+
+Floats = NDArray[np.float64]
+_HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One metric of a series (or of several, joined).
+
+    Attributes:
+        metric: As pinned.
+        strata: All units decided by then.
+        matured: Those whose window and grace have passed.
+        first_hour: Of the matured decisions of each segment, hours since 1970, NaN if none, shape (n_segments,).
+        last_hour: The last such hour.
+        n_lacking: Units that lacked an attribute.
+        monthly_units: Units in 30 days at the present rate; None from less than a day.
+        weights: Current weights by segment.
+        net: Strata of what units are worth in money after costs; None if nothing is money.
+        currency: Of ``net``, as far as it is known.
+    """
+
+    metric: PinnedMetric
+    strata: Strata
+    matured: Strata
+    first_hour: Floats
+    last_hour: Floats
+    n_lacking: float
+    monthly_units: float | None
+    weights: Mapping[str, Mapping[str, float]]
+    net: Strata | None
+    currency: str | None
+
+    @property
+    def matured_share(self) -> float | None:
+        """Matured units among all; None without any."""
+        units = float(self.strata.n_units.sum())
+        return float(self.matured.n_units.sum()) / units if units else None
+
+    @property
+    def days(self) -> Floats:
+        """Full days of matured decisions by segment and (last) over all, shape (n_segments + 1,)."""
+        known = np.isfinite(self.first_hour)
+        if not known.any():
+            return np.zeros(known.size + 1)
+        first = np.append(self.first_hour, self.first_hour[known].min())
+        last = np.append(self.last_hour, self.last_hour[known].max())
+        days: Floats = np.nan_to_num(np.floor((last + 1.0 - first) / 24.0))
+        return days
+
+
+def variants_of_series(session: Session, number: int) -> Sequence[SeriesVariant]:
+    """The variants of a series in order, retired ones too."""
+    query = select(SeriesVariant).where(SeriesVariant.series == number).order_by(col(SeriesVariant.position))
+    return session.exec(query).all()
+
+
+def pinned_metrics(series: Series) -> list[PinnedMetric]:
+    """The metrics that a series measures; an experiment's goal comes first."""
+    return [PinnedMetric.from_json(metric) for metric in series.metrics]
+
+
+def pinned_metric(series: Series, key: str | None) -> PinnedMetric:
+    """A metric of a series, by default its first.
+
+    Raises:
+        MetricNotMeasured: The series doesn't measure it.
+    """
+    pinned = pinned_metrics(series)
+    found = next((metric for metric in pinned if key in {None, metric.key}), None)
+    if found is None:
+        raise MetricNotMeasured(key or "", measured=[metric.key for metric in pinned])
+    return found
+
+
+def read(
+    session: Session, series: Series, *, metric: str | None, as_of: datetime, segments: Collection[str] | None = None
+) -> Reading:
+    """Read one metric of a series.
+
+    Args:
+        session: Any; reading on one state of the database keeps several metrics consistent.
+        series: Stored.
+        metric: By default the first pinned one, the goal.
+        as_of: Units decided by (the hour of) then are read, and matured units are those matured then. What they
+            answered since is counted: a tally does not keep when responses arrived.
+        segments: Only these.
+    Raises:
+        MetricNotMeasured: The series doesn't measure it.
+    """
+    pinned = pinned_metric(series, metric)
+    variants = variants_of_series(session, series.number or 0)
+    control = next(variant.key for variant in variants if variant.is_control)
+    weights = read_weights(session, series.number or 0)
+    before = int(as_of.timestamp() // _HOUR) + 1
+
+    def tallies_of(key: str) -> Tallies:
+        return read_tallies(session, series.number or 0, metric=key, segments=segments, before_hour=before)
+
+    tallies, capped = tallies_of(pinned.key), pinned.cap is not None
+    matured = tallies.hour < int((as_of - pinned.window - pinned.grace).timestamp() // _HOUR)
+    costs = costs_of([variant.cost for variant in variants])
+    value = value_metric(pinned, pinned_metrics(series), costs=costs)
+    goal = pinned_metrics(series)[0]
+    net = None
+    if value is not None or costs.any:
+        worth = None if value is None else strata_of(tallies_of(value.key), weights, control=control, capped=False)
+        net = _net(worth, strata_of(tallies_of(goal.key), weights, control=control, capped=False), value, goal, costs)
+    first_hour, last_hour = _hours(tallies, matured)
+    return Reading(
+        metric=pinned,
+        strata=strata_of(tallies, weights, control=control, capped=capped),
+        matured=strata_of(tallies, weights, control=control, capped=capped, matured=matured),
+        first_hour=first_hour,
+        last_hour=last_hour,
+        n_lacking=float(tallies.n_lacking.sum()),
+        monthly_units=monthly_units(tallies.hour, tallies.n_units),
+        weights=_current(weights, tallies.segments),
+        net=net,
+        currency=None if value is None else value.currency,
+    )
+
+
+def _current(
+    weights: Mapping[tuple[str, int], VersionWeights], segments: Sequence[str]
+) -> dict[str, Mapping[str, float]]:
+    newest: dict[str, int] = {}
+    for segment, version in weights:
+        newest[segment] = max(version, newest.get(segment, 0))
+    keys = {segment: segment if segment in newest else EVERYONE for segment in segments}
+    return {segment: weights[key, newest[key]].weights for segment, key in keys.items()}
