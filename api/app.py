@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 from flask import Flask, Response, has_request_context
 from structlog.typing import EventDict, WrappedLogger
-from werkzeug.routing import UnicodeConverter
+from werkzeug.routing import BaseConverter
 
 from api import decisions, definitions, experiments as experiment_doors, outcomes, placements, system
 from api.doors import register
@@ -16,7 +16,7 @@ from api.errors import handle_errors
 from api.metrics import observe_request
 from api.openapi import describe
 from api.requests import Request, current_request
-from api.state import give_worker
+from api.state import current_worker, give_worker
 from experiments.config import Config
 from experiments.worker import Worker
 
@@ -30,7 +30,7 @@ RESOURCES: Final = (
     placements.doors,
     system.doors,
 )
-_QUIET: Final = {  # logged only at debug when all is well
+_QUIET: Final = {  # with log_level debug only, when all is well
     "/v1/decisions",
     "/v1/decisions/batch",
     "/v1/placements/<key>/decision",
@@ -42,10 +42,11 @@ _QUIET: Final = {  # logged only at debug when all is well
 _SLOW_SECONDS: Final = 1.0
 
 
-class _Key(UnicodeConverter):
+class _Key(BaseConverter):
     """A part of a path; one with a NUL is nothing's key, and PostgreSQL can't even be asked for it."""
 
     regex = r"[^/\x00]{1,300}"
+    part_isolating = True
 
 
 ErrorInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -86,12 +87,15 @@ def add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
 
 def _finish(answer: Response) -> Response:
     request = current_request()
-    method, route = (request.method, request.url_rule.rule) if request.url_rule is not None else ("-", "-")
+    method, route = (request.method, request.url_rule.rule.rstrip("/")) if request.url_rule is not None else ("-", "-")
     seconds = perf_counter() - request.started_at
     status = answer.status_code
     observe_request(method, route, status=status, seconds=seconds)
     answer.headers["X-Request-Id"] = request.id
-    is_quiet = status < 400 and seconds < _SLOW_SECONDS and route in _QUIET
-    say = log.debug if is_quiet else log.info
-    say("request", method=method, route=route, status=status, seconds=round(seconds, 6))
+    if status >= 400 or seconds >= _SLOW_SECONDS or route not in _QUIET or _logs_all():
+        log.info("request", method=method, route=route, status=status, seconds=round(seconds, 6))
     return answer
+
+
+def _logs_all() -> bool:
+    return current_worker().config.log_level == "debug"

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Final
 
@@ -29,10 +30,20 @@ _build = Gauge("build_info", "The version that runs.", ["version"], registry=_re
 VERSION: Final = version("optimizer")
 
 
+@cache
+def _decided(placement: str, source: str) -> Counter:
+    return _decisions.labels(placement, source)
+
+
+@cache
+def _taking(method: str, route: str, status: int) -> Histogram:
+    return _seconds.labels(method, route, str(status))
+
+
 def count_decisions(decisions: Sequence[Decided]) -> None:
     """Count answers of the decision doors."""
     for decided in decisions:
-        _decisions.labels(decided.placement, decided.source).inc()
+        _decided(decided.placement, decided.source).inc()
 
 
 def count_outcomes(statuses: Mapping[str, int]) -> None:
@@ -44,7 +55,7 @@ def count_outcomes(statuses: Mapping[str, int]) -> None:
 
 def observe_request(method: str, route: str, *, status: int, seconds: float) -> None:
     """Note how long a request took; ``route`` is the template, not the address."""
-    _seconds.labels(method, route, str(status)).observe(seconds)
+    _taking(method, route, status).observe(seconds)
 
 
 def measure(worker: Worker) -> None:

@@ -2,11 +2,11 @@
 
 from typing import Any, Final, TypeVar
 
-import flask
 import orjson
 from pydantic import BaseModel, ValidationError
 
 from api.errors import InvalidJson, UnsupportedMediaType
+from api.requests import current_request
 from experiments.errors import InvalidDefinition, InvalidInput
 from experiments.parsing import parse
 
@@ -22,7 +22,7 @@ def read_json(*, max_bytes: int | None = None, or_nothing: bool = False) -> Any:
         InvalidJson: It is none (NaN and infinities are none), or no UTF-8.
         RequestEntityTooLarge: It is longer than ``max_bytes``, or than the app allows.
     """
-    request = flask.request
+    request = current_request()
     kind = request.environ.get("CONTENT_TYPE") or _JSON
     if kind != _JSON and not _is_json(request.mimetype):
         raise UnsupportedMediaType(f"Send JSON (Content-Type: {_JSON}), not {kind[:100]!r}.")
@@ -54,7 +54,7 @@ def read_query(model: type[Model]) -> Model:
     Raises:
         InvalidInput: With all that is wrong; a pointer's first part is the parameter's name.
     """
-    return _validated(model, flask.request.args.to_dict())
+    return _validated(model, current_request().args.to_dict())
 
 
 def _validated(model: type[Model], payload: object) -> Model:

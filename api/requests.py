@@ -1,8 +1,8 @@
 """The request as this app knows it: when it began, its id, and the key that it came with."""
 
 import re
-import secrets
 from functools import cached_property
+from random import getrandbits
 from time import perf_counter
 from typing import Any, cast
 
@@ -26,9 +26,9 @@ class Request(flask.Request):
     def id(self) -> str:
         """The caller's ``X-Request-Id`` if it is sane, else one of our own."""
         given = self.environ.get("HTTP_X_REQUEST_ID", "")
-        return given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
+        return given if _SANE_ID.fullmatch(given) else f"{getrandbits(64):016x}"
 
 
 def current_request() -> Request:
     """The request that is being answered."""
-    return cast("Request", flask.request)
+    return cast("Request", flask.request._get_current_object())  # noqa: SLF001  # the proxy costs 1 us a look

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
 
 import numpy as np
 from sqlmodel import Session, col, func, select
@@ -11,10 +10,7 @@ from experiments.definitions import ExperimentDefinition
 from experiments.errors import FieldError, InvalidDefinition
 from experiments.tables import Allocation
 from optimizer.allocation import allocation_weights
-from optimizer.errors import InvalidAllocation
 
-_FLOOR: Final = "/floor"
-_CONTROL_SHARE: Final = "/control_share"
 Weights = Mapping[str, float]
 
 
@@ -22,29 +18,26 @@ def start_weights(definition: ExperimentDefinition) -> dict[str, float]:
     """The weights that an experiment starts with in every segment: equal or as fixed, the control's share respected.
 
     Raises:
-        InvalidDefinition: The floor or the control's share leaves too little for the others.
+        InvalidDefinition: The floor is more than an equal share.
     """
     keys = [variant.key for variant in definition.variants]
     if definition.weights is not None:
         return {key: definition.weights[key] for key in keys}
     control = next(i for i, variant in enumerate(definition.variants) if variant.is_control)
     if definition.floor * len(keys) >= 1:
-        raise InvalidDefinition([FieldError(_FLOOR, f"must be below 1/{len(keys)}, one part for each variant")])
-    try:
-        weights = allocation_weights(
-            np.full(len(keys), 1 / len(keys)),
-            method="thompson",
-            floor=definition.floor,
-            control_index=control,
-            control_share=definition.control_share,
-        )
-    except InvalidAllocation as error:
-        raise InvalidDefinition([FieldError(_CONTROL_SHARE, str(error))]) from None
+        raise InvalidDefinition([FieldError("/floor", f"must be below 1/{len(keys)}, one part for each variant")])
+    weights = allocation_weights(
+        np.full(len(keys), 1 / len(keys)),
+        method="thompson",
+        floor=definition.floor,
+        control_index=control,
+        control_share=definition.control_share,
+    )
     return dict(zip(keys, map(float, weights), strict=True))
 
 
-def newest_allocations(session: Session, series: int) -> dict[str, Allocation]:
-    """The current allocation of each segment of a series."""
+def newest_weights(session: Session, series: int) -> dict[str, tuple[int, dict[str, float]]]:
+    """The current allocation of each segment of a series: its version, and weights by variant."""
     newest = (
         select(Allocation.segment, func.max(Allocation.version).label("version"))
         .where(Allocation.series == series)
@@ -52,20 +45,21 @@ def newest_allocations(session: Session, series: int) -> dict[str, Allocation]:
         .subquery()
     )
     same = (col(Allocation.segment) == newest.c.segment) & (col(Allocation.version) == newest.c.version)
-    rows = session.exec(select(Allocation).join(newest, same).where(Allocation.series == series))
-    return {row.segment: row for row in rows}
+    columns = select(Allocation.segment, Allocation.version, Allocation.weights).join(newest, same)
+    rows = session.exec(columns.where(Allocation.series == series))
+    return {segment: (version, weights) for segment, version, weights in rows}
 
 
 def add_allocations(
     session: Session, series: int, *, weights: Mapping[str, Weights], reason: str, now: datetime
 ) -> None:
     """Write the next version of each segment's weights; ``bump_snapshot`` must have been called before."""
-    newest = newest_allocations(session, series)
+    newest = newest_weights(session, series)
     session.add_all(
         Allocation(
             series=series,
             segment=segment,
-            version=newest[segment].version + 1 if segment in newest else 1,
+            version=newest[segment][0] + 1 if segment in newest else 1,
             weights=dict(shares),
             basis={},
             reason=reason,

@@ -54,7 +54,6 @@ def decide_items(decider: Decider, items: Sequence[object], *, placement: str) -
         PlacementNotFound: Nothing is decided.
         JournalBusy: Some may be written; send all of them again, the answers will be the same.
     """
-    decider.check_placement(placement)
     answers: dict[int, Decided | Failed] = {}
     good: list[tuple[int, Asked]] = []
     for index, item in enumerate(items):

@@ -38,6 +38,7 @@ from experiments.errors import (
 from experiments.segments.rules import compile_segmentation
 from experiments.segments.syntax import conditions
 from experiments.series import PinnedMetric
+from experiments.snapshot_load import current_definitions
 from experiments.tables import Definition, Experiment, Series
 
 Kind = Literal["attribute", "segmentation", "placement", "metric"]
@@ -241,17 +242,13 @@ def missing(pointer: str, key: str, *, kind: str) -> FieldError:
 
 
 def _attributes(session: Session) -> dict[str, AttributeDefinition]:
-    keys = session.exec(select(Definition.key).where(Definition.kind == "attribute").distinct())
-    return {
-        key: AttributeDefinition.model_validate(get_definition(session, "attribute", key=key).body)
-        for key in keys.all()
-    }
+    rows = current_definitions(session, "attribute")
+    return {row.key: AttributeDefinition.model_validate(row.body) for row in rows}
 
 
 def _refuse_if_read(session: Session, attribute: str) -> None:
     """Rules that were checked against an attribute's type must go on meaning what they say."""
-    keys = session.exec(select(Definition.key).where(Definition.kind == "segmentation").distinct()).all()
-    current = {(key, get_definition(session, "segmentation", key=key).version) for key in keys}
+    current = {(row.key, row.version) for row in current_definitions(session, "segmentation")}
     live = select(Series.segmentation, Series.segmentation_version).outerjoin(Experiment)
     pinned = session.exec(live.where((col(Series.kind) == "policy") | col(Experiment.status).in_(LIVE))).all()
     for key, version in sorted(current.union(pinned)):

@@ -13,6 +13,9 @@ COMMANDS: Final = {
     "serve": ("experiments.commands.serve:serve", "Start the web processes and the background process."),
     "learn": ("experiments.commands.learn:learn", "Run the background process alone."),
     "migrate": ("experiments.commands.migrate:migrate_database", "Bring the database to the newest schema."),
+    "import": ("experiments.commands.import_:import_campaign", "Import a past randomised campaign, as logged."),
+    "replay": ("experiments.commands.replay:replay_log", "Run the bandit against a past campaign's log."),
+    "demo": ("experiments.commands.demo:demo", "Run the whole loop on simulated customers."),
     "recount": ("experiments.commands.recount:recount_tallies", "Prove that the tallies equal the raw rows."),
     "keys": ("experiments.commands.keys:keys", "Create, list and revoke API keys."),
 }

@@ -274,3 +274,49 @@ class SeriesNotFound(ExperimentsError):
 
     def __init__(self, number: int) -> None:
         super().__init__(f"There is no series {number}.")
+
+
+class MetricNotMeasured(ExperimentsError):
+    """A metric that the series does not measure."""
+
+    code = "metric_not_measured"
+
+    def __init__(self, key: str, *, measured: Sequence[str]) -> None:
+        super().__init__(f"Metric {key!r} is not measured here; these are: {', '.join(measured[:20])}.")
+
+
+class SegmentNotFound(ExperimentsError):
+    """A segment that the series does not cover."""
+
+    code = "segment_not_found"
+
+    def __init__(self, key: str, *, subject: str) -> None:
+        super().__init__(f"{subject} has no segment {key!r}.")
+
+
+class PromotionRefused(ExperimentsError):
+    """Segments whose verdict does not allow what was to be promoted; ``fields`` says why for each."""
+
+    code = "promotion_refused"
+
+    def __init__(self, key: str, *, fields: Iterable[FieldError]) -> None:
+        self.fields = tuple(fields)
+        super().__init__(f"Experiment {key!r} has nothing to promote so far; force needs the segments to be named.")
+
+
+class PolicyVersionNotFound(ExperimentsError):
+    """No such version of a placement's policy."""
+
+    code = "policy_version_not_found"
+
+    def __init__(self, placement: str, *, version: int) -> None:
+        super().__init__(f"The policy of placement {placement!r} has no version {version}.")
+
+
+class PolicyNotFound(ExperimentsError):
+    """A placement without a policy."""
+
+    code = "policy_not_found"
+
+    def __init__(self, placement: str) -> None:
+        super().__init__(f"Nothing has been promoted on placement {placement!r} yet.")

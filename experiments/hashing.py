@@ -29,14 +29,17 @@ class UnitHash:
     def __call__(self, *parts: str) -> tuple[bytes, float]:
         """The decision id (16 bytes) and a uniform number in [0, 1) of a unit, given as its parts."""
         hasher = self._keyed.copy()
-        hasher.update(_encode(parts))
+        for part in parts:
+            encoded = part.encode()
+            hasher.update(len(encoded).to_bytes(4, "big") + encoded)
         digest = hasher.digest()
         return self._prefix + digest[:12], (int.from_bytes(digest[12:], "big") >> 11) / _DENOMINATOR
 
 
 def holdout_uniform(secret: bytes, customer_id: str) -> float:
     """A customer's place in [0, 1) for every holdout of the workspace: held out where it is below the share."""
-    digest = blake2b(_encode((customer_id,)), key=secret, digest_size=8).digest()
+    encoded = customer_id.encode()
+    digest = blake2b(len(encoded).to_bytes(4, "big") + encoded, key=secret, digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / _DENOMINATOR
 
 
@@ -74,8 +77,3 @@ class Wheel:
         """The variant at a number in [0, 1), and its propensity."""
         index = bisect_right(self.bounds, uniform)
         return self.variants[index], self.propensities[index]
-
-
-def _encode(parts: tuple[str, ...]) -> bytes:
-    encoded = [part.encode() for part in parts]
-    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)

@@ -42,7 +42,7 @@ class Workspace(SQLModel, table=True):
 
     __table_args__ = (CheckConstraint("id = 1", name="single"),)
 
-    id: int = Field(default=1, primary_key=True)
+    id: int = Field(default=1, primary_key=True, sa_column_kwargs={"autoincrement": False})
     secret: bytes = Field(sa_type=LargeBinary)
     holdout_secret: bytes = Field(sa_type=LargeBinary)
     snapshot_version: int = Field(default=1, sa_type=BigInteger)

@@ -1,4 +1,4 @@
-"""Which variant is best when most changes are expected to do little: effects that share one control, shrunk towards none."""
+"""Which variant is best when most changes are expected to do little: effects that share one control, shrunk."""
 
 from dataclasses import dataclass
 
@@ -41,10 +41,11 @@ class ScepticalEffects:
     @property
     def best(self) -> NDArray[np.intp]:
         """The available variant with the best posterior mean, shape (...)."""
-        return np.where(self.available, self.mean, -np.inf).argmax(axis=-1)
+        best: NDArray[np.intp] = np.where(self.available, self.mean, -np.inf).argmax(axis=-1)
+        return best
 
     def probability_best(self) -> Floats:
-        """P(the best one is truly best), at least: 1 minus the summed chances of each rival (exact for two variants)."""
+        """P(the best one is truly best), at least: 1 minus the rivals' summed chances (exact for two variants)."""
         gap, sd, rivals = self._rivals()
         with np.errstate(divide="ignore", invalid="ignore"):
             ahead = np.where(sd > 0.0, special.ndtr(gap / sd), 0.0)
@@ -91,7 +92,7 @@ def sceptical_effects(
     """Posterior of relative effects under independent priors N(0, prior_sd^2), their errors tied by the common control.
 
     Args:
-        effect: Estimated relative effects, NaN where there is no estimate (the prior then stays), shape (..., n_variants).
+        effect: Estimated relative effects, NaN where there is none (the prior then stays), shape (..., n_variants).
         variance: Their sampling variances, the same shape.
         control_variance: The part of these that is control's own and so common to all, shape (...).
         control_index: Which variant is the control.

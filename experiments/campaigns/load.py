@@ -13,6 +13,7 @@ from experiments import audit
 from experiments.attribution import OutcomeRow
 from experiments.campaigns.define import define
 from experiments.campaigns.log import Campaign, OutcomeValues
+from experiments.campaigns.shares import Design
 from experiments.campaigns.versions import Versions, versions_of
 from experiments.catalog import get_definition, pin_metric
 from experiments.database import bump_snapshot, database_now
@@ -35,13 +36,19 @@ _SOURCE: Final = "import"
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What was imported. ``variants`` and ``segments``: the key here of each value in the file."""
+    """What was imported.
+
+    basis: Where the propensities are from.
+    design: How units were randomised, if the shares were observed; None if propensities were given.
+    variants: The key here of each value in the file; ``segments`` likewise.
+    """
 
     experiment: str
     placement: str
     n_rows: int
     n_outcomes: int
     basis: Basis
+    design: Design | None
     n_versions: int
     variants: dict[str, str]
     segments: dict[str, str]
@@ -90,6 +97,7 @@ def load(
         n_rows=campaign.n_rows,
         n_outcomes=n_outcomes,
         basis=_basis(campaign),
+        design=None if campaign.shares is None else campaign.shares.design,
         n_versions=sum(len(weights) for weights in versions.weights),
         variants=_mapping(campaign.variants.values, campaign.variants.keys),
         segments=_mapping(campaign.segments.values, campaign.segments.keys),
@@ -104,7 +112,7 @@ def _mapping(values: Sequence[str | None], keys: Sequence[str]) -> dict[str, str
 
 
 def _basis(campaign: Campaign) -> Basis:
-    return "given propensities" if campaign.is_given else "observed shares"
+    return "given propensities" if campaign.shares is None else "observed shares"
 
 
 def _open_series(

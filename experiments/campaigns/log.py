@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.attributes import coerce
+from experiments.campaigns.shares import Shares, observed_shares
 from experiments.campaigns.table import bad_value, read_columns, refuse_first
 from experiments.checks import KEY_PATTERN, MAX_ID_BYTES, parse_datetime, shown
 from experiments.definitions import EVERYONE, AttributeDefinition
@@ -89,8 +90,8 @@ class Campaign:
         segment_attribute: Key of the attribute whose values the segments are.
         outcomes: One for each metric, the first is the goal.
         attributes: Text (or None) of each row by attribute key.
-        propensity: Of the logged variant, shape (n_rows,): as given, or the share observed in the segment.
-        is_given: Whether propensities were given.
+        shares: As observed; None if propensities were given.
+        propensity: Of the logged variant, shape (n_rows,): as given, or the observed share.
         customers: Ids, or None.
         decided_at: Times, or None.
     """
@@ -100,8 +101,8 @@ class Campaign:
     segment_attribute: str | None
     outcomes: tuple[OutcomeValues, ...]
     attributes: Mapping[str, Sequence[str | None]]
+    shares: Shares | None
     propensity: Floats
-    is_given: bool
     customers: Sequence[str] | None
     decided_at: Sequence[datetime] | None
 
@@ -109,12 +110,6 @@ class Campaign:
     def n_rows(self) -> int:
         """How many units there are."""
         return self.propensity.size
-
-    def counts(self) -> NDArray[np.int64]:
-        """Units, shape (n_segments, n_variants)."""
-        shape = len(self.segments.keys), len(self.variants.keys)
-        cell = self.segments.index * shape[1] + self.variants.index
-        return np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def read_campaign(path: Path, columns: CampaignColumns, *, now: datetime) -> Campaign:
@@ -132,15 +127,19 @@ def read_campaign(path: Path, columns: CampaignColumns, *, now: datetime) -> Cam
     segments = _segments(None if columns.segment is None else frame[columns.segment], n_rows=frame.height)
     attributes = dict.fromkeys([*columns.attributes, *([columns.segment] if columns.segment else [])])
     keys = _keys_of(list(attributes), what="the columns")
-    observed = _observed_shares(variants, segments)
+    if columns.propensity is not None:
+        shares, propensity = None, _propensities(frame[columns.propensity])
+    else:
+        shares = observed_shares(_counts(variants, segments))
+        propensity = shares.observed[segments.index, variants.index]
     return Campaign(
         variants=variants,
         segments=segments,
         segment_attribute=None if columns.segment is None else key_of(columns.segment),
         outcomes=_outcomes(frame, columns.outcomes),
         attributes={key: frame[name].to_list() for key, name in zip(keys, attributes, strict=True)},
-        propensity=observed if columns.propensity is None else _propensities(frame[columns.propensity]),
-        is_given=columns.propensity is not None,
+        shares=shares,
+        propensity=propensity,
         customers=None if columns.customer is None else _customers(frame[columns.customer]),
         decided_at=None if columns.decided is None else _times(frame[columns.decided], now=now),
     )
@@ -229,11 +228,10 @@ def _some(values: Sequence[str]) -> str:
     return ", ".join(map(shown, values[:10])) + (f" and {len(values) - 10:,} more" if len(values) > 10 else "")
 
 
-def _observed_shares(variants: Levels, segments: Levels) -> Floats:
-    n_variants = len(variants.keys)
-    cell = segments.index * n_variants + variants.index
-    shares: Floats = np.bincount(cell)[cell] / np.bincount(segments.index)[segments.index]
-    return shares
+def _counts(variants: Levels, segments: Levels) -> NDArray[np.int64]:
+    shape = len(segments.keys), len(variants.keys)
+    cell = segments.index * shape[1] + variants.index
+    return np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def _outcomes(frame: "pl.DataFrame", columns: Sequence[OutcomeColumn]) -> tuple[OutcomeValues, ...]:

@@ -30,16 +30,15 @@ class Versions:
 def versions_of(campaign: Campaign) -> Versions:
     """Sort the rows of each segment by the weights that they were randomised with.
 
-    Without given propensities a segment has one version, its weights the observed shares. With them, two variants say
+    Without given propensities a segment has one version, its weights those that were meant. With them, two variants say
     the weights in each row; of more, rows in order of time (else of the file) share a version until one contradicts it.
 
     Raises:
         UnreadableCampaign: The propensities of a version do not add up to 1, or there are too many versions.
     """
     of_row = np.ones(campaign.n_rows, dtype=np.intp)
-    if not campaign.is_given:
-        counts = campaign.counts()
-        return Versions(of_row, tuple((row / row.sum())[np.newaxis] for row in counts))
+    if campaign.shares is not None:
+        return Versions(of_row, tuple(row[np.newaxis] for row in campaign.shares.meant))
     order = _in_time(campaign)
     weights = []
     for segment, key in enumerate(campaign.segments.keys):

@@ -1,37 +1,54 @@
 """The options that say what a past campaign's file holds; ``import`` and ``replay`` share them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
-from experiments.campaigns.log import KINDS, CampaignColumns, OutcomeColumn
+from experiments.campaigns.log import KINDS, Campaign, CampaignColumns, OutcomeColumn, read_campaign
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
-def campaign_options(
-    command: Callable[Concatenate[Path, CampaignColumns, Given], Result],
-) -> Callable[Given, Result]:
-    """Give a command the argument FILE and the options that name its columns."""
+@dataclass(frozen=True, slots=True)
+class CampaignFile:
+    """A file, and what its columns hold."""
+
+    path: Path
+    columns: CampaignColumns
+
+    def read(self) -> Campaign:
+        """Read and check it.
+
+        Raises:
+            UnreadableCampaign: With the number of the first row that is wrong, or what the file as a whole lacks.
+        """
+        return read_campaign(self.path, self.columns, now=datetime.now(UTC))
+
+
+def campaign_options(command: Callable[Concatenate[CampaignFile, Given], Result]) -> Callable[Given, Result]:
+    """Give a command the argument FILE and the options that name its columns, as its first argument."""
 
     @wraps(command)
-    def configured(*args: Given.args, **given: Any) -> Result:  # args: whatever other decorators put first
-        path = given.pop("file")
+    def configured(*args: Given.args, **given: Given.kwargs) -> Result:
+        path: Any = given.pop("file")
+        said: dict[str, Any] = {name: given.pop(name) for name in _COLUMNS}
         columns = CampaignColumns(
-            variant=given.pop("variant_column"),
-            control=given.pop("control"),
-            outcomes=tuple(map(read_outcome_column, given.pop("outcome"))),
-            segment=given.pop("segment_column"),
-            attributes=tuple(name for name in (given.pop("attributes") or "").split(",") if name),
-            propensity=given.pop("propensity_column"),
-            customer=given.pop("customer_column"),
-            decided=given.pop("decided_column"),
+            variant=said["variant_column"],
+            control=said["control"],
+            outcomes=tuple(map(read_outcome_column, said["outcome"])),
+            segment=said["segment_column"],
+            attributes=tuple(name for name in (said["attributes"] or "").split(",") if name),
+            propensity=said["propensity_column"],
+            customer=said["customer_column"],
+            decided=said["decided_column"],
         )
-        return command(path, columns, *args, **given)
+        return command(CampaignFile(path, columns), *args, **given)
 
     for option in reversed(_OPTIONS):
         configured = option(configured)
@@ -48,6 +65,16 @@ def read_outcome_column(text: str) -> OutcomeColumn:
     return OutcomeColumn(name, kind) if colon and kind in KINDS else OutcomeColumn(text)
 
 
+_COLUMNS = (
+    "variant_column",
+    "control",
+    "outcome",
+    "segment_column",
+    "attributes",
+    "propensity_column",
+    "customer_column",
+    "decided_column",
+)
 _OPTIONS = (
     click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path)),
     click.option("--variant-column", required=True, help="Column of the variant that each row got."),

@@ -1,15 +1,14 @@
 """``optimizer import``: a past randomised campaign, as logged."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
+from typing import Final
 
 import click
 import orjson
 
 from experiments.campaigns.load import Imported, load
-from experiments.campaigns.log import Campaign, CampaignColumns, read_campaign
-from experiments.commands.campaign_options import campaign_options
+from experiments.campaigns.log import Campaign
+from experiments.commands.campaign_options import CampaignFile, campaign_options
 from experiments.commands.progress import progress_bar
 from experiments.commands.settings import settings
 from experiments.config import Config
@@ -17,6 +16,13 @@ from experiments.database import migrate, open_engine, transaction
 from experiments.logs import configure_logs
 
 _ACTOR = "import"
+_DESIGNS: Final = {
+    "equal": "The counts agree with equal shares; the sample ratio is checked against those.",
+    "the same in every segment": "Shares were not equal, but alike in all segments. They are taken as meant: without a"
+    " propensity column nothing can check them.",
+    "by segment": "Shares differ between segments. They are taken as meant: without a propensity column nothing can"
+    " check them.",
+}
 
 
 @click.command("import")
@@ -25,17 +31,14 @@ _ACTOR = "import"
 @click.option("--experiment", "key", required=True, help="Key of the experiment to make.")
 @click.option("--placement", help="Its placement, made if it isn't there; else one of the experiment's key.")
 @click.option("--json", "as_json", is_flag=True, help="Say what was imported in JSON.")
-def import_campaign(
-    file: Path, columns: CampaignColumns, config: Config, *, key: str, placement: str | None, as_json: bool
-) -> None:
+def import_campaign(file: CampaignFile, config: Config, *, key: str, placement: str | None, as_json: bool) -> None:
     """Import a past randomised campaign, as logged, from a CSV (plain, .gz, .zst) or Parquet file.
 
     It becomes a concluded experiment with decisions, outcomes and tallies, whose results can be read at once. All or
     nothing is imported. On SQLite other writers wait for it.
     """
     configure_logs(config)
-    campaign = read_campaign(file, columns, now=datetime.now(UTC))
-    imported = _load(config, campaign, key=key, placement=placement or key)
+    imported = _load(config, file.read(), key=key, placement=placement or key)
     if as_json:
         click.echo(orjson.dumps(asdict(imported)).decode())
     else:
@@ -57,6 +60,8 @@ def _say(imported: Imported) -> None:
         f"Imported {imported.n_rows:,} decisions and {imported.n_outcomes:,} outcomes as experiment"
         f" {imported.experiment!r} on placement {imported.placement!r}; propensities: {imported.basis}."
     )
+    if imported.design is not None:
+        click.echo(_DESIGNS[imported.design])
     for what, mapping in (("Variants", imported.variants), ("Segments", imported.segments)):
         renamed = [f"{value!r} is {key}" for value, key in mapping.items() if value != key]
         if renamed:

@@ -1,5 +1,6 @@
 """``optimizer learn``: the background process alone, or one pass of it."""
 
+import os
 import signal
 import sys
 import threading
@@ -69,6 +70,6 @@ def _say(done: Pass, *, as_json: bool) -> None:
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:
-    while sys.stdin.buffer.read(65_536):
+    while os.read(sys.stdin.fileno(), 65_536):  # unbuffered: a lock of Python's that is held at exit aborts it
         pass
     stop.set()

@@ -12,6 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show how far a job is; the block gets a function to call with each further step's size."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=sys.stderr)) as progress:
+    with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(what, total=total)
         yield lambda step: progress.update(task, advance=step)

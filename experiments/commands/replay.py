@@ -1,7 +1,5 @@
 """``optimizer replay``: the bandit run against a past campaign's log."""
 
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 import click
@@ -10,9 +8,9 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from experiments.campaigns.log import Campaign, CampaignColumns, read_campaign
+from experiments.campaigns.log import Campaign
 from experiments.campaigns.replay import Replayed, replay_campaign
-from experiments.commands.campaign_options import campaign_options
+from experiments.commands.campaign_options import CampaignFile, campaign_options
 from experiments.commands.progress import progress_bar
 from optimizer.replay import Estimate
 
@@ -24,8 +22,7 @@ from optimizer.replay import Estimate
 @click.option("--metric", help="The outcome to learn from; else the first.")
 @click.option("--json", "as_json", is_flag=True, help="Say it in JSON.")
 def replay_log(
-    file: Path,
-    columns: CampaignColumns,
+    file: CampaignFile,
     *,
     method: Literal["thompson", "top_two"],
     seed: int,
@@ -37,8 +34,7 @@ def replay_log(
     It decides anew for each row, and only rows where it chooses what was logged count (Li, Chu, Langford and Wang 2011;
     rows of a log that is not uniform are first thinned out until it is). Nothing is stored.
     """
-    campaign = read_campaign(file, columns, now=datetime.now(UTC))
-    found = _replay(campaign, method=method, seed=seed, metric=metric)
+    found = _replay(file.read(), method=method, seed=seed, metric=metric)
     if as_json:
         click.echo(orjson.dumps(_as_json(found, seed=seed)).decode())
     else:

@@ -60,7 +60,9 @@ def _nothing(estimates: Estimates) -> Shown:
     return Shown(estimates, empty, empty, best=empty, beats=empty, loss=empty, absolute=none, relative=none)
 
 
-def variants_of(shown_: Shown, row: int, *, variants: Sequence[str], weights: Mapping[str, float]) -> list[dict[str, Any]]:
+def variants_of(
+    shown_: Shown, row: int, *, variants: Sequence[str], weights: Mapping[str, float]
+) -> list[dict[str, Any]]:
     """The ``variants`` of a segment (or, for the last row, of all)."""
     found = shown_.estimates
     return [

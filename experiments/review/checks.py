@@ -1,4 +1,4 @@
-"""Checks on the data itself: whether units came in the shares that were asked for, and with the attributes that rules need."""
+"""Checks on the data itself: did units come in the shares asked for, and with the attributes that rules need?"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

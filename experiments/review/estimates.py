@@ -70,7 +70,12 @@ def posterior_of(estimates: Estimates, *, binary: bool) -> Posterior | None:
         return beta_posterior(np.minimum(mean * n, n), n)
     sums = {"total": mean * n, "sum_squares": within + mean**2 * n}
     try:
-        weak = weak_mean_prior(n[:-1], total=sums["total"][:-1], sum_squares=sums["sum_squares"][:-1], n_responders=_responders(estimates, n)[:-1])
+        weak = weak_mean_prior(
+            n[:-1],
+            total=sums["total"][:-1],
+            sum_squares=sums["sum_squares"][:-1],
+            n_responders=_responders(estimates, n)[:-1],
+        )
     except NoVariation:
         return None
     own = MeanPrior(mean=weak.mean, weight=1e-3, variance=weak.variance, degrees_of_freedom=1.0)
@@ -106,8 +111,13 @@ def _of_segments(strata: Strata) -> Estimates:
     plain = (n.sum(axis=2) > 0.0).sum(axis=1) <= 1
     sums = n.sum(axis=1), total.sum(axis=1), squares.sum(axis=1)
     return _estimates(
-        differences, level=levels.estimate, level_variance=levels.variance, sums=sums,
-        n_responders=strata.by_segment(strata.n_responders), plain=plain, control=strata.control,
+        differences,
+        level=levels.estimate,
+        level_variance=levels.variance,
+        sums=sums,
+        n_responders=strata.by_segment(strata.n_responders),
+        plain=plain,
+        control=strata.control,
     )
 
 
@@ -120,9 +130,12 @@ def _over_all(segments: Estimates) -> Estimates:
     total = n * mean
     sums = n.sum(axis=0), total.sum(axis=0), (segments.within + n * mean**2).sum(axis=0)
     return _estimates(
-        _row(differences), level=levels.estimate[np.newaxis], level_variance=levels.variance[np.newaxis],
+        _row(differences),
+        level=levels.estimate[np.newaxis],
+        level_variance=levels.variance[np.newaxis],
         sums=(sums[0][np.newaxis], sums[1][np.newaxis], sums[2][np.newaxis]),
-        n_responders=segments.n_responders.sum(axis=0, keepdims=True), plain=np.zeros(1, dtype=np.bool_),
+        n_responders=segments.n_responders.sum(axis=0, keepdims=True),
+        plain=np.zeros(1, dtype=np.bool_),
         control=segments.control,
     )
 
@@ -137,7 +150,7 @@ def _estimates(
     plain: NDArray[np.bool_],
     control: int,
 ) -> Estimates:
-    """Means that agree with the differences: control's level plus each difference; the plain one where there is none."""
+    """Means that agree with the differences: control's level plus each difference; plain where there is none."""
     n, total, squares = sums
     within = np.maximum(squares - _ratio(total**2, n), 0.0)
     compared = differences.estimable & np.isfinite(level[:, [control]])

@@ -56,13 +56,13 @@ def net_of_costs(value: Strata | None, goal: Strata, *, costs: Costs, same_event
 
     Args:
         value: Of the metric that is money; None where costs are all there is.
-        goal: Of the metric whose responses cost, the same strata.
+        goal: Of the metric whose responses cost; it has all strata of ``value``.
         costs: By variant.
         same_event: Whether whoever brings money has responded to the goal.
     """
     n, responders = goal.n_units, goal.n_responders
-    total = np.zeros(n.shape) if value is None else value.total
-    squares = np.zeros(n.shape) if value is None else value.squares
+    total = np.zeros(n.shape) if value is None else value.placed(value.total, like=goal)
+    squares = np.zeros(n.shape) if value is None else value.placed(value.squares, like=goal)
     response, decision = costs.per_response, costs.per_decision
     together = total if same_event else np.zeros(n.shape)
     return replace(
@@ -76,7 +76,9 @@ def net_of_costs(value: Strata | None, goal: Strata, *, costs: Costs, same_event
     )
 
 
-def money_of(net: Strata, *, winner: str | None, currency: str | None, monthly_units: float | None) -> dict[str, Any] | None:
+def money_of(
+    net: Strata, *, winner: str | None, currency: str | None, monthly_units: float | None
+) -> dict[str, Any] | None:
     """What the winner earns more than control, with a 95 % interval; None where they can't be compared."""
     if winner is None:
         return None

@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 from experiments.definitions import EVERYONE
 from experiments.errors import MetricNotMeasured
 from experiments.read_tallies import Tallies, VersionWeights, read_tallies, read_weights
-from experiments.review.money import Costs, costs_of, monthly_units, net_of_costs, value_metric
+from experiments.review.money import costs_of, monthly_units, net_of_costs, value_metric
 from experiments.review.strata import Strata, strata_of
 from experiments.series import PinnedMetric
 from experiments.tables import Series, SeriesVariant
@@ -116,13 +116,16 @@ def read(
 
     tallies, capped = tallies_of(pinned.key), pinned.cap is not None
     matured = tallies.hour < int((as_of - pinned.window - pinned.grace).timestamp() // _HOUR)
+    net, currency = None, None
     costs = costs_of([variant.cost for variant in variants])
     value = value_metric(pinned, pinned_metrics(series), costs=costs)
-    goal = pinned_metrics(series)[0]
-    net = None
     if value is not None or costs.any:
-        worth = None if value is None else strata_of(tallies_of(value.key), weights, control=control, capped=False)
-        net = _net(worth, strata_of(tallies_of(goal.key), weights, control=control, capped=False), value, goal, costs)
+        goal = pinned_metrics(series)[0]
+        paid = None if value is None else strata_of(tallies_of(value.key), weights, control=control)
+        cost = strata_of(tallies_of(goal.key), weights, control=control)  # read later: it has all units that paid has
+        same = value is not None and (value.event, value.window, value.grace) == (goal.event, goal.window, goal.grace)
+        net = net_of_costs(paid, cost, costs=costs, same_event=same)
+        currency = None if value is None else value.currency
     first_hour, last_hour = _hours(tallies, matured)
     return Reading(
         metric=pinned,
@@ -134,7 +137,7 @@ def read(
         monthly_units=monthly_units(tallies.hour, tallies.n_units),
         weights=_current(weights, tallies.segments),
         net=net,
-        currency=None if value is None else value.currency,
+        currency=currency,
     )
 
 
@@ -146,3 +149,12 @@ def _current(
         newest[segment] = max(version, newest.get(segment, 0))
     keys = {segment: segment if segment in newest else EVERYONE for segment in segments}
     return {segment: weights[key, newest[key]].weights for segment, key in keys.items()}
+
+
+def _hours(tallies: Tallies, matured: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """The first and the last hour with matured decisions of each segment."""
+    first, last = np.full(len(tallies.segments), np.inf), np.full(len(tallies.segments), -np.inf)
+    np.minimum.at(first, tallies.segment[matured], tallies.hour[matured].astype(np.float64))
+    np.maximum.at(last, tallies.segment[matured], tallies.hour[matured].astype(np.float64))
+    known = np.isfinite(first)
+    return np.where(known, first, np.nan), np.where(known, last, np.nan)

@@ -1,4 +1,4 @@
-"""Tallies as strata: units of one segment, day and allocation version, who all were given variants by the same weights."""
+"""Tallies as strata: units of one segment, day and allocation version, all given variants by the same weights."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -58,8 +58,19 @@ class Strata:
         np.add.at(sums, self.segment, values)
         return sums
 
+    def placed(self, values: Floats, *, like: "Strata") -> Floats:
+        """Values by stratum in the order of another's strata; 0 for strata that are not here."""
+        where = {key: i for i, key in enumerate(like.keys())}
+        out = np.zeros(like.n_units.shape)
+        out[[where[key] for key in self.keys()]] = values
+        return out
+
+    def keys(self) -> list[tuple[int, int, int]]:
+        """(segment, day, version) of each stratum."""
+        return list(zip(self.segment.tolist(), self.day.tolist(), self.version.tolist(), strict=True))
+
     def pooled(self) -> "Strata":
-        """The same units, with the strata of a segment that had equal weights put together: there is nothing to adjust."""
+        """The same units; strata of a segment with equal weights are put together, since nothing is to be adjusted."""
         _, weights = np.unique(self.propensity.round(12), axis=0, return_inverse=True)
         keys = np.stack([self.segment, weights.reshape(-1)])
         unique, first, of = np.unique(keys, axis=1, return_index=True, return_inverse=True)
@@ -100,7 +111,7 @@ def strata_of(
     weights: Mapping[tuple[str, int], VersionWeights],
     *,
     control: str,
-    capped: bool,
+    capped: bool = False,
     matured: Flags | None = None,
 ) -> Strata:
     """Group a series' tallies into strata.

@@ -1,7 +1,7 @@
 """Verdicts: what may be shipped, gate by gate, from matured units only."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,9 @@ from experiments.review.checks import RatioCheck
 from experiments.review.estimates import Estimates
 from experiments.review.strata import Strata
 from optimizer.false_discovery import discoveries
-from optimizer.shared_control import ScepticalEffects, sceptical_effects
 from optimizer.sample_ratio import ALARM_P_VALUE
 from optimizer.sequential import ConfidenceSequence, aipw_contrast, confidence_sequence
+from optimizer.shared_control import ScepticalEffects, sceptical_effects
 
 Floats = NDArray[np.float64]
 
@@ -27,9 +27,8 @@ SURE_OF_NO_DIFFERENCE = 0.95
 class Rules:
     """What a verdict demands of an experiment: its gates, and how small an effect is none (relative)."""
 
-    gates: Gates = Gates()
+    gates: Gates = field(default_factory=Gates)
     smallest_effect: float = SMALLEST_EFFECT
-    has_guardrails: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,9 @@ def gather(
         higher_is_better=higher_is_better,
         available=available,
     )
-    scarcer = np.minimum(matured.n_responders, matured.n_units - matured.n_responders) if binary else matured.n_responders
+    scarcer = (
+        np.minimum(matured.n_responders, matured.n_units - matured.n_responders) if binary else matured.n_responders
+    )
     best = effects.probability_best()
     rate = rules.gates.false_discovery
     return Evidence(
@@ -98,7 +99,7 @@ def gather(
 
 
 def judge(evidence: Evidence, row: int, *, variants: Sequence[str], rules: Rules, ratio: RatioCheck) -> dict[str, Any]:
-    """The verdict of one segment (or, for the last row, over all), with its winner, its gates and the reason in words."""
+    """The verdict of one segment (the last row: over all), with its winner, its gates and the reason in words."""
     if not np.isfinite(evidence.base[row]):
         verdict = "broken" if ratio.is_broken else "keep_running"
         return {"verdict": verdict, "winner": None, "reason": _NO_OUTCOME, "gates": []}
@@ -126,7 +127,7 @@ _NO_OUTCOME = "No matured unit has responded yet, so there is nothing to compare
 
 
 def _base(matured: Estimates) -> tuple[Floats, Floats]:
-    """Control's mean and its variance; the mean of all variants, taken as known, where control's is not clear of zero."""
+    """Control's mean and its variance; where that isn't clear of zero, the mean of all variants, taken as known."""
     mean, variance = matured.mean[:, matured.control], matured.variance[:, matured.control]
     clear = np.abs(mean) > 2.0 * np.sqrt(variance)
     units = matured.n_units.sum(axis=1)
@@ -194,36 +195,38 @@ def _surely_alike(evidence: Evidence, row: int, *, size: float) -> bool:
 
 def _gates(evidence: Evidence, row: int, *, best: int, rules: Rules, ratio: RatioCheck) -> list[dict[str, Any]]:
     gates, control = rules.gates, evidence.matured.control
-    rivals = [i for i in np.flatnonzero(evidence.effects.available[row]) if i != control]
+    rivals = [int(i) for i in np.flatnonzero(evidence.effects.available[row]) if i != control]
     judged = rivals if best == control else [best]
     scarcest = float(evidence.scarcer[row, [control, *judged]].min())
     probability = float(evidence.effects.probability_best()[row])
     loss = float(evidence.effects.expected_loss()[row])
     interval, excluded = _interval(evidence, row, judged=judged)
     enough = scarcest >= gates.min_responders
+    wrong, proven = float(evidence.wrong_share[row]), bool(evidence.proven[row])
+    days = float(evidence.days[row])
     return [
-        _gate("sample_ratio", ratio.p_value, ALARM_P_VALUE, passed=not ratio.is_broken),
-        _gate("min_days", float(evidence.days[row]), gates.min_days, passed=bool(evidence.days[row] >= gates.min_days)),
-        _gate("min_responders", scarcest, gates.min_responders, passed=enough),
-        _gate("probability_best", probability, gates.probability_best, passed=probability >= gates.probability_best),
-        _gate("expected_loss", loss, gates.expected_loss, passed=loss <= gates.expected_loss),
-        _gate("interval", interval, 0.0, passed=enough and excluded),
+        _gate("sample_ratio", ratio.p_value, threshold=ALARM_P_VALUE, passed=not ratio.is_broken),
+        _gate("min_days", days, threshold=gates.min_days, passed=days >= gates.min_days),
+        _gate("min_responders", scarcest, threshold=gates.min_responders, passed=enough),
         _gate(
-            "false_discovery",
-            float(evidence.wrong_share[row]),
-            gates.false_discovery,
-            passed=bool(evidence.proven[row]),
+            "probability_best",
+            probability,
+            threshold=gates.probability_best,
+            passed=probability >= gates.probability_best,
         ),
-        _gate("guardrails", None, None, passed=None) | {"note": "Guardrails are not checked yet."},
+        _gate("expected_loss", loss, threshold=gates.expected_loss, passed=loss <= gates.expected_loss),
+        _gate("interval", interval, threshold=0.0, passed=enough and excluded),
+        _gate("false_discovery", wrong, threshold=gates.false_discovery, passed=proven),
+        _gate("guardrails", None, threshold=None, passed=None) | {"note": "Guardrails are not checked yet."},
     ]
 
 
-def _gate(name: str, value: Any, threshold: float | None, *, passed: bool | None) -> dict[str, Any]:  # noqa: ANN401  # JSON
+def _gate(name: str, value: object, *, threshold: float | None, passed: bool | None) -> dict[str, Any]:
     return {"gate": name, "value": value, "threshold": threshold, "passed": passed}
 
 
 def _interval(evidence: Evidence, row: int, *, judged: Sequence[int]) -> tuple[list[float | None] | None, bool]:
-    """The always-valid interval nearest to zero of those judged, and whether all lie on the side that the winner needs."""
+    """The always-valid interval nearest to zero of those judged, and whether all lie on the winner's side of it."""
     low, high = evidence.interval.low[row, judged], evidence.interval.high[row, judged]
     stays = evidence.matured.control not in judged and int(evidence.effects.best[row]) == evidence.matured.control
     needs_positive = evidence.higher_is_better != stays

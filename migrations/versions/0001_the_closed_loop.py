@@ -230,7 +230,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "workspace",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("secret", sa.LargeBinary(), nullable=False),
         sa.Column("holdout_secret", sa.LargeBinary(), nullable=False),
         sa.Column("snapshot_version", sa.BigInteger(), nullable=False),

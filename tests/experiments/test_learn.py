@@ -40,7 +40,10 @@ def _observe(session: Session, series: int, *, variant: str, clicked: int, n_uni
 
 
 def _probability_that_b_is_better(a: tuple[int, int], b: tuple[int, int]) -> float:
-    """P(B > A) after (responders, units) each, flat priors. Source: Miller (2014), "Formulas for Bayesian A/B Testing"."""
+    """P(B > A) after (responders, units) each, flat priors.
+
+    Source: Miller (2014), "Formulas for Bayesian A/B Testing".
+    """
     (alpha_a, beta_a), (alpha_b, beta_b) = ((r + 1, n - r + 1) for r, n in (a, b))
 
     def beta(p: int, q: int) -> Fraction:

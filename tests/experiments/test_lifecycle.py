@@ -1,6 +1,7 @@
 """Expected values: the HTTP contract and "A decision's life"; shares of weights by hand."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -8,8 +9,8 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import Session, select
 
-from experiments import catalog, lifecycle, variants
-from experiments.allocations import add_allocations, newest_allocations
+from experiments import audit, catalog, lifecycle, variants
+from experiments.allocations import add_allocations, newest_weights
 from experiments.choosing import Asked, Moment, choose
 from experiments.database import database_now, reading, transaction
 from experiments.errors import (
@@ -41,7 +42,7 @@ def started(session: Session, key: str = "subject-1", **changes: object) -> Seri
 
 
 def weights(session: Session, series: Series) -> dict[str, Mapping[str, float]]:
-    return {segment: row.weights for segment, row in newest_allocations(session, series.number or 0).items()}
+    return {segment: shares for segment, (_, shares) in newest_weights(session, series.number or 0).items()}
 
 
 def served(session: Session) -> dict[str, tuple[str, dict[str, float]]]:
@@ -70,6 +71,7 @@ def test_starting_pins_segmentation_and_metrics_whole(shop: Session) -> None:
         "direction": "increase",
         "cap": None,
         "currency": None,
+        "since": None,
     }
 
 
@@ -117,10 +119,11 @@ def test_the_programme_counts_what_its_experiments_count(shop: Session) -> None:
     catalog.put_metric(shop, "signup", payload={"event": "signup", "kind": "binary"}, actor=ACTOR)
     programme = shop.exec(select(Series).where(Series.kind == "programme")).one()
     assert {metric["key"] for metric in programme.metrics} == {"click", "purchase", "revenue", "unsubscribe"}
-    started(shop, goal="signup")
+    series = started(shop, goal="signup")
     shop.refresh(programme)
-    assert [metric["key"] for metric in programme.metrics].count("signup") == 1
-    assert [metric["key"] for metric in programme.metrics].count("purchase") == 1
+    since = {metric["key"]: metric["since"] for metric in programme.metrics}
+    assert len(programme.metrics) == 5
+    assert (since["signup"], since["purchase"]) == (series.opens_at.isoformat(), None)
 
 
 def test_two_experiments_never_share_a_placement_and_segment(shop: Session) -> None:
@@ -159,11 +162,9 @@ def test_an_experiment_under_another_segmentation_takes_the_whole_placement(shop
 def test_pausing_closes_and_resuming_reopens_the_series(shop: Session) -> None:
     series = started(shop)
     paused = lifecycle.pause(shop, "subject-1", actor=ACTOR)
-    assert series.closes_at == paused.effective_at
+    assert series.model_dump()["closes_at"] == paused.effective_at
     resumed = lifecycle.resume(shop, "subject-1", actor=ACTOR)
-    assert series.opens_at == resumed.effective_at
-    shop.refresh(series)
-    assert series.closes_at is None
+    assert series.model_dump(include={"opens_at", "closes_at"}) == {"opens_at": resumed.effective_at, "closes_at": None}
     assert resumed.experiment.status == "running"
 
 
@@ -350,6 +351,25 @@ def test_a_policy_serves_segments_without_a_running_experiment(shop: Session) ->
     first = now_serving(shop, "welcome-subject")[0]
     assert (first["source"], first["policy_version"], first["weights"]) == ("policy", 1, {"a": 0.05, "b": 0.95})
     assert [source for source, _ in served(shop).values()] == ["policy", "experiment", "default"]
+
+
+def test_of_two_experiments_started_at_once_one_gets_the_segment(engine: Engine) -> None:
+    with transaction(engine) as session:
+        put_shop(session)
+        for key in ("subject-1", "subject-2"):
+            put_experiment(session, key)
+
+    def start(key: str) -> str:
+        try:
+            with transaction(engine) as session:
+                return lifecycle.start(session, key, actor=ACTOR).experiment.status
+        except SegmentTaken:
+            return "taken"
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(start, ("subject-1", "subject-2"))) == ["running", "taken"]
+    with reading(engine) as session:
+        assert audit.verify(session) is None
 
 
 def test_the_snapshot_serves_what_was_started(engine: Engine) -> None:

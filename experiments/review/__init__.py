@@ -1,0 +1,6 @@
+"""review: turn tallies into what an analyst needs to know, per segment and over all."""
+
+from experiments.review.results import results
+from experiments.review.standing import policy_results, programme_results
+
+__all__ = ["policy_results", "programme_results", "results"]

@@ -1,0 +1,177 @@
+"""Results of an experiment: what is proven, per segment and over all."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlmodel import Session
+
+from experiments.database import database_now
+from experiments.definitions import ExperimentDefinition
+from experiments.errors import ExperimentNotFound, SegmentNotFound, WrongState
+from experiments.review.answer import Shown, shown, variants_of
+from experiments.review.checks import checks_of, judged, sample_ratios
+from experiments.review.estimates import estimate
+from experiments.review.money import money_of
+from experiments.review.reading import Reading, read, variants_of_series
+from experiments.review.verdict import SMALLEST_EFFECT, Evidence, Rules, gather, judge
+from experiments.tables import Experiment, Series
+from optimizer.sample_ratio import SampleRatio
+
+STARTED = ("running", "paused", "concluded")
+
+
+def results(
+    session: Session,
+    key: str,
+    *,
+    metric: str | None = None,
+    segment: str | None = None,
+    as_of: datetime | None = None,
+) -> dict[str, Any]:
+    """What an experiment has shown so far.
+
+    The shown means, intervals and probabilities read all units; verdicts and their gates read only matured ones, whose
+    window and grace have passed, under a sceptical prior. Means are per unit, in the metric's unit (binary: a rate),
+    capped where the metric has a cap. Where weights moved, differences are adjusted for it (``estimates.estimate``),
+    and each mean is control's plus that difference.
+
+    Args:
+        session: May be one that only reads.
+        key: Of an experiment that has started.
+        metric: By default the goal; any metric that it pinned.
+        segment: Show this segment alone beside ``overall``; verdicts still reckon with all of them.
+        as_of: By default now; units decided by then, to the hour, with what they have answered since.
+    Returns:
+        The results of the HTTP contract.
+    Raises:
+        ExperimentNotFound: No such experiment.
+        WrongState: It has not started.
+        MetricNotMeasured: It does not measure the metric.
+        SegmentNotFound: It does not cover the segment.
+    """
+    experiment = session.get(Experiment, key)
+    if experiment is None:
+        raise ExperimentNotFound(key)
+    if experiment.series is None:
+        raise WrongState(key, status=experiment.status, allowed=STARTED)
+    moment = as_of or database_now(session)
+    series = session.get_one(Series, experiment.series)
+    if segment is not None and segment not in series.segments:
+        raise SegmentNotFound(segment, subject=f"Experiment {key!r}")
+    definition = ExperimentDefinition.model_validate(experiment.body)
+    reading = read(session, series, metric=metric, as_of=moment)
+    live = [variant.retired_at is None for variant in variants_of_series(session, experiment.series)]
+    answer = reviewed(reading, rules=_rules(definition), available=np.array(live), segment=segment)
+    answer["warnings"] += _remarks(definition)
+    return {"experiment": key, "metric": reading.metric.key, "as_of": moment.isoformat(), **answer}
+
+
+def _rules(definition: ExperimentDefinition) -> Rules:
+    return Rules(definition.gates, definition.smallest_effect or SMALLEST_EFFECT)
+
+
+def _remarks(definition: ExperimentDefinition) -> list[str]:
+    remarks = []
+    if definition.guardrails:
+        remarks.append("The guardrails are measured, but no verdict checks them yet.")
+    if definition.unit == "occasion":
+        remarks.append("Units are occasions: intervals of a single variant take those of one customer as independent.")
+    return remarks
+
+
+@dataclass(frozen=True, slots=True)
+class _Reviewed:
+    """All that the rows of an answer are made from."""
+
+    reading: Reading
+    rules: Rules
+    shown: Shown
+    evidence: Evidence
+    whole: SampleRatio
+    ratios: Sequence[SampleRatio | None]
+
+
+def reviewed(
+    reading: Reading, *, rules: Rules, available: NDArray[np.bool_], segment: str | None = None
+) -> dict[str, Any]:
+    """The part of results that experiments, policies and programmes share.
+
+    Args:
+        reading: Of one metric.
+        rules: What verdicts demand.
+        available: Variants that can win, shape (n_variants,).
+        segment: Show this one alone.
+    """
+    review = _review(reading, rules=rules, available=available)
+    keys = reading.strata.segments
+    rows = [_row(review, i) for i, key in enumerate(keys) if segment in {None, key}]
+    overall = _row(review, len(keys))
+    checks, warnings = checks_of(reading.strata, n_lacking=reading.n_lacking, whole=review.whole, ratios=review.ratios)
+    return {
+        "matured_share": reading.matured_share,
+        "segments": rows,
+        "overall": {name: value for name, value in overall.items() if name != "segment"},
+        "money": _money(reading, winner=overall["winner"]),
+        "checks": checks,
+        "warnings": warnings + _caveats(review),
+    }
+
+
+def _review(reading: Reading, *, rules: Rules, available: NDArray[np.bool_]) -> _Reviewed:
+    binary, higher_is_better = reading.metric.kind == "binary", reading.metric.higher_is_better
+    whole, ratios = sample_ratios(reading.strata)
+    evidence = gather(
+        reading.matured,
+        estimate(reading.matured),
+        days=reading.days,
+        rules=rules,
+        binary=binary,
+        higher_is_better=higher_is_better,
+        available=available,
+    )
+    visible = shown(estimate(reading.strata), binary=binary, higher_is_better=higher_is_better)
+    return _Reviewed(reading, rules, visible, evidence, whole, ratios)
+
+
+def _row(review: _Reviewed, row: int) -> dict[str, Any]:
+    strata, n_segments = review.reading.strata, len(review.reading.strata.segments)
+    is_overall = row == n_segments
+    ratio = judged(review.whole, None if is_overall else review.ratios[row])
+    verdict = judge(review.evidence, row, variants=strata.variants, rules=review.rules, ratio=ratio)
+    weights = _mixed(review.reading) if is_overall else review.reading.weights[strata.segments[row]]
+    variants = variants_of(review.shown, row, variants=strata.variants, weights=weights)
+    return {"segment": None if is_overall else strata.segments[row], **verdict, "variants": variants}
+
+
+def _mixed(reading: Reading) -> Mapping[str, float]:
+    """The current weights of all segments, by their share of units."""
+    units = reading.strata.by_segment(reading.strata.n_units).sum(axis=1)
+    mix = units / units.sum() if units.sum() > 0 else np.full(units.size, 1.0 / max(units.size, 1))
+    shares = list(zip(reading.strata.segments, mix, strict=True))
+    return {
+        variant: float(sum(share * reading.weights[key].get(variant, 0.0) for key, share in shares))
+        for variant in reading.strata.variants
+    }
+
+
+def _money(reading: Reading, *, winner: str | None) -> dict[str, Any] | None:
+    if reading.net is None:
+        return None
+    return money_of(reading.net, winner=winner, currency=reading.currency, monthly_units=reading.monthly_units)
+
+
+def _caveats(review: _Reviewed) -> list[str]:
+    words = []
+    if review.reading.matured_share == 0.0:
+        words.append("No unit has matured yet: a verdict waits until window and grace have passed.")
+    covered = review.shown.estimates.covered
+    words += [
+        f"Over all segments, {key} is compared with the control on {share:.0%} of the units."
+        for key, share in zip(review.reading.strata.variants, covered, strict=True)
+        if 0.0 < share < 0.999
+    ]
+    return words

@@ -1,0 +1,140 @@
+"""What policies and whole programmes are worth, by the same review as experiments."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from sqlmodel import Session, col, select
+
+from experiments.database import database_now
+from experiments.errors import MetricNotMeasured, PolicyNotFound
+from experiments.review.reading import Reading, pinned_metric, read
+from experiments.review.results import reviewed
+from experiments.review.strata import joined, relabelled
+from experiments.review.verdict import Rules
+from experiments.tables import PolicyVersion, Series
+
+STANDING, EXPLORING = "standing", "exploring"
+PROGRAMME_METRIC = "revenue"
+
+
+def policy_results(
+    session: Session, placement: str, *, metric: str | None = None, as_of: datetime | None = None
+) -> dict[str, Any]:
+    """What a placement's policy earns: in each segment its standing variant against the share that keeps exploring.
+
+    Args:
+        session: May be one that only reads.
+        placement: With a policy.
+        metric: By default the goal of the newest promotion.
+        as_of: By default now.
+    Returns:
+        As ``results``, with two variants: ``standing``, and as the control ``exploring``, all the others together.
+        Each segment names its ``standing_variant`` and ``experiment``.
+    Raises:
+        PolicyNotFound: Nothing stands there.
+        MetricNotMeasured: None of its promotions measures the metric.
+    """
+    policy = _newest(session, placement)
+    moment = as_of or database_now(session)
+    by_series = _entries_by_series(policy)
+    newest = session.get_one(Series, max(by_series))
+    wanted = metric or pinned_metric(newest, None).key
+    parts, lacking = [], []
+    for number, entries in by_series.items():
+        series = session.get_one(Series, number)
+        if any(pinned["key"] == wanted for pinned in series.metrics):
+            reading = read(session, series, metric=wanted, as_of=moment, segments=entries)
+            parts.append(_as_two(reading, {key: entry["variant"] for key, entry in entries.items()}))
+        else:
+            lacking += list(entries)
+    if not parts:
+        raise MetricNotMeasured(wanted, measured=[pinned["key"] for pinned in newest.metrics])
+    answer = reviewed(_joined(parts), rules=Rules(), available=np.array([True, True]))
+    for row in answer["segments"]:
+        entry = policy.entries[row["segment"]]
+        row |= {"standing_variant": entry["variant"], "experiment": entry["experiment"]}
+    if lacking:
+        answer["warnings"].append(
+            f"{wanted} was not measured by the promotion of these segments: {', '.join(lacking)}."
+        )
+    head = {"placement": placement, "policy_version": policy.version, "metric": wanted, "as_of": moment.isoformat()}
+    return {**head, **answer}
+
+
+def programme_results(session: Session, *, metric: str | None = None, as_of: datetime | None = None) -> dict[str, Any]:
+    """What everything earns against the holdout, placement by placement.
+
+    Money is gross: what single variants cost is not subtracted.
+
+    Args:
+        session: May be one that only reads.
+        metric: By default ``revenue``.
+        as_of: By default now.
+    Returns:
+        ``placements``: for each as ``results``, with the variants ``treated`` and, as the control, ``held_out``.
+    """
+    wanted, moment = metric or PROGRAMME_METRIC, as_of or database_now(session)
+    query = select(Series).where(Series.kind == "programme").order_by(Series.placement)
+    placements, lacking = [], []
+    for series in session.exec(query).all():
+        if any(pinned["key"] == wanted for pinned in series.metrics):
+            reading = read(session, series, metric=wanted, as_of=moment)
+            review = reviewed(reading, rules=Rules(), available=np.array([True, True]))
+            placements.append({"placement": series.placement, **review})
+        else:
+            lacking.append(series.placement)
+    warnings = [f"{wanted} is not measured by these placements: {', '.join(lacking)}."] if lacking else []
+    if placements or not lacking:
+        return {"metric": wanted, "as_of": moment.isoformat(), "placements": placements, "warnings": warnings}
+    raise MetricNotMeasured(wanted, measured=[pinned["key"] for pinned in series.metrics])
+
+
+def _newest(session: Session, placement: str) -> PolicyVersion:
+    query = select(PolicyVersion).where(PolicyVersion.placement == placement)
+    policy = session.exec(query.order_by(col(PolicyVersion.version).desc()).limit(1)).first()
+    if policy is None or not policy.entries:
+        raise PolicyNotFound(placement)
+    return policy
+
+
+def _entries_by_series(policy: PolicyVersion) -> Mapping[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = defaultdict(dict)
+    for segment, entry in policy.entries.items():
+        found[entry["series"]][segment] = entry
+    return dict(sorted(found.items()))
+
+
+def _as_two(reading: Reading, standing: Mapping[str, str]) -> Reading:
+    """A reading of a policy's series as standing against exploring."""
+    index = {key: i for i, key in enumerate(reading.strata.variants)}
+    chosen = [index[standing[segment]] for segment in reading.strata.segments]
+    names = STANDING, EXPLORING
+    shares = {segment: weights.get(standing[segment], 0.0) for segment, weights in reading.weights.items()}
+    return replace(
+        reading,
+        strata=relabelled(reading.strata, chosen, variants=names),
+        matured=relabelled(reading.matured, chosen, variants=names),
+        net=None if reading.net is None else relabelled(reading.net, chosen, variants=names),
+        weights={segment: {STANDING: share, EXPLORING: 1.0 - share} for segment, share in shares.items()},
+    )
+
+
+def _joined(parts: list[Reading]) -> Reading:
+    first, nets = parts[0], [part.net for part in parts if part.net is not None]
+    rates = [part.monthly_units for part in parts if part.monthly_units is not None]
+    same_money = len(nets) == len(parts) and len({part.currency for part in parts}) == 1
+    return replace(
+        first,
+        strata=joined([part.strata for part in parts]),
+        matured=joined([part.matured for part in parts]),
+        first_hour=np.concatenate([part.first_hour for part in parts]),
+        last_hour=np.concatenate([part.last_hour for part in parts]),
+        n_lacking=sum(part.n_lacking for part in parts),
+        monthly_units=sum(rates) if len(rates) == len(parts) else None,
+        weights={segment: weights for part in parts for segment, weights in part.weights.items()},
+        net=joined(nets) if same_money else None,
+    )
