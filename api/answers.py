@@ -37,7 +37,7 @@ class ListQuery(BaseModel):
     limit: Annotated[int, Field(ge=1, le=1_000)] = 100
 
 
-def json_answer(body: Any, *, status: int = 200) -> Response:  # noqa: ANN401  # dataclasses and JSON
+def json_answer(body: Any, *, status: int = 200) -> Response:  # dataclasses and JSON
     """JSON, whatever orjson can write (dataclasses, times)."""
     return Response(orjson.dumps(body, option=_OPTIONS), status=status, content_type="application/json")
 

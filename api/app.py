@@ -10,7 +10,8 @@ from flask import Flask, Response, has_request_context
 from structlog.typing import EventDict, WrappedLogger
 from werkzeug.routing import BaseConverter
 
-from api import decisions, definitions, experiments as experiment_doors, outcomes, placements, system
+from api import decisions, definitions, outcomes, placements, system
+from api import experiments as experiment_doors
 from api.doors import register
 from api.errors import handle_errors
 from api.metrics import observe_request

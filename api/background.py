@@ -46,7 +46,7 @@ class Background:
         pause = _FIRST_PAUSE_SECONDS
         while not self._stop.is_set():
             began = time.monotonic()
-            self._process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE)
+            self._process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE)  # noqa: S603  # a constant
             status = self._process.wait()
             if self._stop.is_set():
                 return

@@ -45,7 +45,7 @@ class DecisionIn(BaseModel):
 
 
 class BatchIn(BaseModel):
-    """A list of customers to decide for on one placement; each item has a customer_id, maybe occasion_id and attributes."""
+    """Customers to decide for on one placement; each item has a customer_id, maybe an occasion_id and attributes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -98,7 +98,7 @@ def decide() -> Response:
 
 @doors.open("GET", "/v1/placements/<key>/decision", scope="decide", query=DecisionQuery, gives=Decided, gives_text=True)
 def fetch(key: str) -> Response:
-    """Decide for one recipient at send time, within 300 ms whatever happens (``recorded`` tells); HEAD decides nothing."""
+    """Decide for one recipient at send time, whatever happens to the database (``recorded`` tells); HEAD decides nothing."""
     request = current_request()
     query = request.args
     customer_id, occasion_id = query.get("customer_id"), query.get("occasion_id") or None
@@ -125,7 +125,7 @@ def fetch(key: str) -> Response:
 
 @doors.open("POST", "/v1/decisions/batch", scope="decide", takes=BatchIn, gives=BatchDecisions)
 def decide_batch() -> Response:
-    """Decide for a list of at most 10,000 customers, durably; a bad item has its error in its place and harms no other."""
+    """Decide for at most 10,000 customers, durably; a bad item has its error in its place and harms no other."""
     worker = current_worker()
     body = read_body(BatchIn, max_bytes=worker.config.max_batch_bytes)
     decisions = decide_items(worker.decider, body.items, placement=body.placement)
@@ -140,7 +140,7 @@ def _wants_text(given: str) -> bool:
 
 
 def _as_text(decided: Decided, field: str | None) -> Response:
-    """One member of the content, for tools that put what they get into the message; nothing if nothing is to be sent."""
+    """One member of the content, as it goes into the message; nothing if nothing is to be sent."""
     text = _text(decided.content, field) if decided.deliver else ""
     answer = Response(text, content_type="text/plain; charset=utf-8")
     answer.headers["X-Decision-Id"] = decided.decision_id or ""
@@ -149,7 +149,7 @@ def _as_text(decided: Decided, field: str | None) -> Response:
     return answer
 
 
-def _text(content: Any, field: str | None) -> str:  # noqa: ANN401  # JSON
+def _text(content: Any, field: str | None) -> str:  # JSON
     if field is None:
         single = list(content.values()) if isinstance(content, dict) else [content]
         if len(single) != 1 or not isinstance(single[0], str):
@@ -159,7 +159,7 @@ def _text(content: Any, field: str | None) -> str:  # noqa: ANN401  # JSON
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _member(content: Any, path: str) -> Any:  # noqa: ANN401  # JSON
+def _member(content: Any, path: str) -> Any:  # JSON
     """A member of the content by its dotted path."""
     value = content
     for step in path.split("."):

@@ -1,4 +1,4 @@
-"""A door: a plain Flask view with all that a client must know of it, so that routes and /openapi.json can't disagree."""
+"""A door: a plain Flask view and all that a client must know of it, so that routes and /openapi.json agree."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ class Doors:
     def open(
         self, method: Method, path: str, *, scope: Scope | None, name: str = "", says: str = "", **more: Any
     ) -> Callable[[View], View]:
-        """Decorate a view; its name and docstring are the door's unless said otherwise, ``more`` are fields of ``Door``."""
+        """Decorate a view; name and docstring are the door's unless said otherwise, ``more`` are fields of ``Door``."""
 
         def decorate(view: View) -> View:
             called, said = name or view.__name__, says or inspect.getdoc(view) or ""

@@ -1,4 +1,4 @@
-"""Experiments: define, start, pause, resume, conclude, change variants; each change says what every segment gets now."""
+"""Experiments: define, start, pause, resume, conclude, change variants; each change says what is served now."""
 
 from collections.abc import Callable
 from datetime import datetime

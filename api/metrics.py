@@ -1,4 +1,4 @@
-"""What operators watch: counters and durations by placement and route, never by customer; merged over all web processes."""
+"""What operators watch: counts and durations by placement and route, never by customer; over all web processes."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ def _decided(placement: str, source: str) -> Counter:
 
 
 @cache
-def _taking(method: str, route: str, status: int) -> Histogram:
+def _taking(method: str, route: str, *, status: int) -> Histogram:
     return _seconds.labels(method, route, str(status))
 
 
@@ -55,7 +55,7 @@ def count_outcomes(statuses: Mapping[str, int]) -> None:
 
 def observe_request(method: str, route: str, *, status: int, seconds: float) -> None:
     """Note how long a request took; ``route`` is the template, not the address."""
-    _taking(method, route, status).observe(seconds)
+    _taking(method, route, status=status).observe(seconds)
 
 
 def measure(worker: Worker) -> None:
@@ -71,5 +71,5 @@ def metrics_text(worker: Worker) -> bytes:
     if FOLDER not in os.environ:
         return generate_latest(_registry)
     merged = CollectorRegistry()
-    MultiProcessCollector(merged)
+    MultiProcessCollector(merged)  # type: ignore[no-untyped-call]  # the library has none
     return generate_latest(merged)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import flask_openapi3_swagger
+import flask_openapi3_swagger  # type: ignore[import-untyped]  # static files only
 import orjson
 from flask import Flask, Response, send_from_directory
 from pydantic import TypeAdapter
@@ -54,7 +54,7 @@ def openapi_document(resources: Sequence[Doors]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for resource in resources:
         for door in resource.all:
-            operation = _operation(door, resource.tag, schemas)
+            operation = _operation(door, schemas, tag=resource.tag)
             operation["responses"]["default"] = {
                 "description": "A problem (RFC 9457).",
                 "content": {"application/problem+json": {"schema": problem}},
@@ -68,7 +68,7 @@ def openapi_document(resources: Sequence[Doors]) -> dict[str, Any]:
     }
 
 
-def _operation(door: Door, tag: str, schemas: Schemas) -> dict[str, Any]:
+def _operation(door: Door, schemas: Schemas, *, tag: str) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "tags": [tag],
         "operationId": door.name,
@@ -110,7 +110,7 @@ def _parameters(door: Door) -> list[dict[str, Any]]:
     ]
 
 
-def _schema(kind: Any, schemas: Schemas, *, mode: Any) -> dict[str, Any]:  # noqa: ANN401  # whatever pydantic takes
+def _schema(kind: Any, schemas: Schemas, *, mode: Any) -> dict[str, Any]:  # whatever pydantic takes
     """The JSON schema of a type; what it is made of goes into ``schemas``."""
     schema = TypeAdapter(kind).json_schema(mode=mode, ref_template=_REFERENCE)
     schemas |= schema.pop("$defs", {})

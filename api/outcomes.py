@@ -25,7 +25,7 @@ class OutcomesIn(BaseModel):
 
 @doors.open("POST", "/v1/outcomes", scope="record", takes=OutcomeReport | OutcomesIn, gives=Recorded)
 def record() -> Response:
-    """Report one outcome, or at most 2,000 as ``outcomes``; durable when answered, a bad one never harms its neighbours."""
+    """Report one outcome, or up to 2,000 as ``outcomes``; durable when answered, a bad one harms no other."""
     worker = current_worker()
     items = _items(read_json(max_bytes=worker.config.max_batch_bytes))
     recorded = worker.recorder.record(items, source=actor())
@@ -33,7 +33,7 @@ def record() -> Response:
     return json_answer(recorded)
 
 
-def _items(body: Any) -> list[object]:  # noqa: ANN401  # JSON
+def _items(body: Any) -> list[object]:  # JSON
     if not isinstance(body, dict):
         raise InvalidInput([FieldError("", "must be an outcome, or an object with outcomes")])
     if "outcomes" not in body:

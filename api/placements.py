@@ -1,4 +1,4 @@
-"""What belongs to a placement: the best of every segment, overrides for QA; and why a decision was made, who changed what."""
+"""The best variant of every segment, overrides for QA, why a decision was made, who changed what."""
 
 from typing import Any
 

@@ -14,7 +14,7 @@ Model = TypeVar("Model", bound=BaseModel)
 _JSON: Final = "application/json"
 
 
-def read_json(*, max_bytes: int | None = None, or_nothing: bool = False) -> Any:  # noqa: ANN401  # JSON
+def read_json(*, max_bytes: int | None = None, or_nothing: bool = False) -> Any:  # JSON
     """The body of the request, parsed; with ``or_nothing`` no body at all is an empty object.
 
     Raises:

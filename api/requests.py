@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any, cast
 
 import flask
+from werkzeug.local import LocalProxy
 
 from experiments.snapshot import KeyPlan
 
@@ -18,8 +19,8 @@ class Request(flask.Request):
 
     key: KeyPlan | None = None
 
-    def __init__(self, environ: dict[str, Any], populate_request: bool = True, shallow: bool = False) -> None:  # noqa: FBT001, FBT002  # werkzeug's signature
-        super().__init__(environ, populate_request, shallow)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.started_at = perf_counter()
 
     @cached_property
@@ -31,4 +32,5 @@ class Request(flask.Request):
 
 def current_request() -> Request:
     """The request that is being answered."""
-    return cast("Request", flask.request._get_current_object())  # noqa: SLF001  # the proxy costs 1 us a look
+    proxy = cast("LocalProxy[Request]", flask.request)
+    return proxy._get_current_object()  # noqa: SLF001  # through the proxy each look would cost 1 us

@@ -1,13 +1,13 @@
-"""gunicorn's settings (``gunicorn --config python:api.server api.server:application``) and what happens at its hooks."""
+"""gunicorn's settings (``gunicorn --config python:api.server api.server:application``) and its hooks."""
 
+import os
 import shutil
 import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import os
-from gunicorn.glogging import Logger
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]  # gunicorn has no types
 from prometheus_client import multiprocess
 
 from api.app import add_request_id, create_app
@@ -24,10 +24,10 @@ _config: Final = read_config()
 _MEASURE_SECONDS: Final = 1.0
 
 
-class Logs(Logger):
+class Logs(Logger):  # type: ignore[misc]  # as above
     """gunicorn's log lines, written as ours."""
 
-    def setup(self, cfg: Any) -> None:  # noqa: ANN401  # gunicorn has no types
+    def setup(self, cfg: Any) -> None:  # gunicorn has no types
         """Send gunicorn's lines through the standard library's root."""
         super().setup(cfg)
         configure_logs(_config, processors=[add_request_id])
@@ -55,12 +55,12 @@ def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> 
     return _opened["app"][1](environ, start_response)
 
 
-def when_ready(server: Any) -> None:  # noqa: ANN401, ARG001  # gunicorn's
+def when_ready(server: Any) -> None:  # noqa: ARG001  # gunicorn's
     """Start the background process, once the address is bound."""
     _background.start()
 
 
-def post_fork(server: Any, worker: Any) -> None:  # noqa: ANN401, ARG001  # gunicorn's
+def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001  # gunicorn's
     """Open what must not be shared between processes: connections, locks, threads."""
     _background.let_go()
     opened = Worker(_config, shard=worker.age)
@@ -69,19 +69,19 @@ def post_fork(server: Any, worker: Any) -> None:  # noqa: ANN401, ARG001  # guni
     threading.Thread(target=_measure, args=(opened,), name="measure", daemon=True).start()
 
 
-def worker_exit(server: Any, worker: Any) -> None:  # noqa: ANN401, ARG001  # gunicorn's
+def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001  # gunicorn's
     """Commit what this process has queued."""
     if "app" in _opened:
         _opened.pop("app")[0].close()
 
 
-def child_exit(server: Any, worker: Any) -> None:  # noqa: ANN401, ARG001  # gunicorn's
+def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001  # gunicorn's
     """Forget the states (not the counts) of a web process that has ended."""
     if FOLDER in os.environ:
-        multiprocess.mark_process_dead(worker.pid)
+        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # it has none
 
 
-def on_exit(server: Any) -> None:  # noqa: ANN401, ARG001  # gunicorn's
+def on_exit(server: Any) -> None:  # noqa: ARG001  # gunicorn's
     """End the background process; its work is in the database."""
     _background.close()
     if FOLDER in os.environ:

@@ -36,8 +36,8 @@ def start_weights(definition: ExperimentDefinition) -> dict[str, float]:
     return dict(zip(keys, map(float, weights), strict=True))
 
 
-def newest_weights(session: Session, series: int) -> dict[str, tuple[int, dict[str, float]]]:
-    """The current allocation of each segment of a series: its version, and weights by variant."""
+def newest_allocations(session: Session, series: int) -> dict[str, Allocation]:
+    """The current allocation of each segment of a series."""
     newest = (
         select(Allocation.segment, func.max(Allocation.version).label("version"))
         .where(Allocation.series == series)
@@ -45,21 +45,20 @@ def newest_weights(session: Session, series: int) -> dict[str, tuple[int, dict[s
         .subquery()
     )
     same = (col(Allocation.segment) == newest.c.segment) & (col(Allocation.version) == newest.c.version)
-    columns = select(Allocation.segment, Allocation.version, Allocation.weights).join(newest, same)
-    rows = session.exec(columns.where(Allocation.series == series))
-    return {segment: (version, weights) for segment, version, weights in rows}
+    rows = session.exec(select(Allocation).join(newest, same).where(Allocation.series == series))
+    return {row.segment: row for row in rows}
 
 
 def add_allocations(
     session: Session, series: int, *, weights: Mapping[str, Weights], reason: str, now: datetime
 ) -> None:
     """Write the next version of each segment's weights; ``bump_snapshot`` must have been called before."""
-    newest = newest_weights(session, series)
+    newest = newest_allocations(session, series)
     session.add_all(
         Allocation(
             series=series,
             segment=segment,
-            version=newest[segment][0] + 1 if segment in newest else 1,
+            version=newest[segment].version + 1 if segment in newest else 1,
             weights=dict(shares),
             basis={},
             reason=reason,

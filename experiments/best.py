@@ -31,12 +31,14 @@ def _best(
 ) -> dict[str, Any]:
     kept = {name: line[name] for name in ("segment", "source", "experiment", "policy_version")}
     if line["source"] == "policy" and entry is not None:
-        allocation = _newest(session, entry["series"], line["segment"])
-        return kept | _variant(session, entry["series"], entry["variant"], allocation=allocation)
+        allocation = _newest(session, entry["series"], segment=line["segment"])
+        return kept | _variant(session, entry["series"], key=entry["variant"], allocation=allocation)
     if line["source"] == "experiment":
         series = session.exec(select(Experiment.series).where(Experiment.key == line["experiment"])).one() or 0
-        allocation = _newest(session, series, line["segment"])
-        return kept | _variant(session, series, _leader(session, series, allocation), allocation=allocation)
+        allocation = _newest(session, series, segment=line["segment"])
+        return kept | _variant(
+            session, series, key=_leader(session, series, allocation=allocation), allocation=allocation
+        )
     shown = {"variant": default["key"], "content": default["content"], "deliver": default["deliver"]}
     return kept | shown | {"probability": None}
 
@@ -47,12 +49,12 @@ def _policy_entries(session: Session, placement: str) -> dict[str, dict[str, Any
     return {} if policy is None else dict(policy.entries)
 
 
-def _newest(session: Session, series: int, segment: str) -> Allocation:
+def _newest(session: Session, series: int, *, segment: str) -> Allocation:
     newest = newest_allocations(session, series)
     return newest[segment] if segment in newest else newest[EVERYONE]
 
 
-def _leader(session: Session, series: int, allocation: Allocation) -> str:
+def _leader(session: Session, series: int, *, allocation: Allocation) -> str:
     """The variant most probably the best; before anything is learned, the control."""
     if allocation.basis:
         return max(allocation.basis, key=lambda key: _probability(allocation, key) or 0.0)
@@ -65,7 +67,7 @@ def _probability(allocation: Allocation, key: str) -> float | None:
     return said
 
 
-def _variant(session: Session, series: int, key: str, *, allocation: Allocation) -> dict[str, Any]:
+def _variant(session: Session, series: int, *, key: str, allocation: Allocation) -> dict[str, Any]:
     variant = session.get_one(SeriesVariant, (series, key))
     return {
         "variant": key,

@@ -1,4 +1,4 @@
-"""The command line: ``optimizer COMMAND``; a command's module is imported when it is called, so that --help is quick."""
+"""The command line: ``optimizer COMMAND``; a command is imported when it is called, so that --help is quick."""
 
 import sys
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Every setting: read once, from ``OPTIMIZER_…`` in the environment and the flags that mirror them; nothing else reads either."""
+"""Every setting, read once: from ``OPTIMIZER_…`` in the environment, and the flags that mirror them."""
 
 import os
 from typing import Annotated, Any, Literal

@@ -1,4 +1,4 @@
-"""Structured logs on standard error, one line each: of our own code through structlog, of libraries through the same door."""
+"""Structured logs on standard error, one line each: of our own code and of libraries alike."""
 
 import logging
 import logging.config

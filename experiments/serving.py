@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from experiments.allocations import newest_weights
+from experiments.allocations import newest_allocations
 from experiments.catalog import Defined, get_definition, segment_keys
 from experiments.definitions import EVERYONE
 from experiments.lifecycle import open_segments
@@ -63,12 +63,12 @@ def _of_experiments(session: Session, placement: str, *, segmentation: Defined) 
 
 def _of_series(session: Session, series: Series, *, segmentation: Defined, segments: list[str]) -> list[dict[str, Any]]:
     """The weights of a series in those of its segments that the placement's segmentation has."""
-    newest = newest_weights(session, series.number or 0)
+    newest = newest_allocations(session, series.number or 0)
     served = {}
     for segment in segment_keys(segmentation):
         own = EVERYONE if series.segmentation == EVERYONE else segment
         if own in segments and (own == EVERYONE or series.segmentation == segmentation.key):
-            served[segment] = newest[own][1]
+            served[segment] = newest[own].weights
     return [_line(segment, source="", weights=weights) for segment, weights in served.items()]
 
 

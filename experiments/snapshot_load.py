@@ -229,9 +229,9 @@ def _placement(
     definition = PlacementDefinition.model_validate(row.body)
     default = definition.default
     experiments = session.exec(
-        select(Experiment.series).where(
-            Experiment.placement == row.key, col(Experiment.status).in_(("running", "paused"))
-        )
+        select(Experiment.series)
+        .where(Experiment.placement == row.key, col(Experiment.status).in_(("running", "paused")))
+        .order_by(col(Experiment.series))
     ).all()
     programme = session.exec(select(Series.number).where(Series.placement == row.key, Series.kind == "programme")).one()
     return PlacementPlan(
@@ -247,7 +247,10 @@ def _placement(
 
 def _policy(row: PolicyVersion, series: Mapping[int, SeriesPlan]) -> Policy:
     by_segmentation: dict[int, tuple[Segmentation, dict[str, SeriesPlan]]] = {}
-    for segment, entry in row.entries.items():
+    newest_first = sorted(
+        row.entries.items(), key=lambda item: -item[1]["series"]
+    )  # a later promotion's rules go first
+    for segment, entry in newest_first:
         plan = series[entry["series"]]
         by_segmentation.setdefault(id(plan.segmentation), (plan.segmentation, {}))[1][segment] = plan
     return Policy(row.version, row.effective_at.timestamp(), tuple(by_segmentation.values()))

@@ -6,7 +6,7 @@ from typing import Any
 from sqlmodel import Session, select
 
 from experiments import audit
-from experiments.allocations import add_allocations, newest_weights
+from experiments.allocations import add_allocations, newest_allocations
 from experiments.catalog import LIVE, check_version
 from experiments.checks import shown
 from experiments.database import bump_snapshot, database_now
@@ -174,8 +174,8 @@ def _find(session: Session, row: Experiment, *, key: str) -> SeriesVariant:
 
 def _open_weights(session: Session, row: Experiment) -> dict[str, dict[str, float]]:
     segments = set(open_segments(series_of(session, row)))
-    newest = newest_weights(session, row.series or 0)
-    return {segment: shares for segment, (_, shares) in newest.items() if segment in segments}
+    newest = newest_allocations(session, row.series or 0)
+    return {segment: allocation.weights for segment, allocation in newest.items() if segment in segments}
 
 
 def _store(

@@ -40,12 +40,12 @@ def explain(session: Session, decision_id: str) -> dict[str, Any]:
         "lacks_attribute": row.lacks_attribute,
         "late": row.late,
         "contradicted": row.contradicted,
-        "allocation": _allocation(session, row, series),
+        "allocation": _allocation(session, row, series=series),
         "responses": _responses(session, row),
     }
 
 
-def _allocation(session: Session, row: Decision, series: Series) -> dict[str, Any] | None:
+def _allocation(session: Session, row: Decision, *, series: Series) -> dict[str, Any] | None:
     segment = EVERYONE if series.kind == "programme" else row.segment  # a programme draws the same way in all segments
     allocation = session.get(Allocation, (series.number, segment, row.allocation_version))
     if allocation is None:

@@ -106,8 +106,8 @@ def sceptical_effects(
     >>> effects = sceptical_effects(
     ...     [0.0, 0.2195122], [0.0, 0.117466**2], control_variance=0.005, control_index=0, prior_sd=0.3
     ... )
-    >>> effects.mean.round(4), effects.probability_best().round(4)
-    (array([0.    , 0.1903]), np.float64(0.9591))
+    >>> effects.mean[1].round(4), effects.probability_best().round(4)
+    (np.float64(0.1903), np.float64(0.9591))
     """
     effects, variances = np.asarray(effect, dtype=np.float64), np.asarray(variance, dtype=np.float64)
     shared = np.asarray(control_variance, dtype=np.float64)

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlmodel import Session, col, select
 
+from experiments.database import database_now
 from experiments.definitions import EVERYONE
-from experiments.errors import MetricNotMeasured
+from experiments.errors import FieldError, InvalidInput, MetricNotMeasured
 from experiments.read_tallies import Tallies, VersionWeights, read_tallies, read_weights
 from experiments.review.money import costs_of, monthly_units, net_of_costs, value_metric
 from experiments.review.strata import Strata, strata_of
@@ -64,6 +65,18 @@ class Reading:
         last = np.append(self.last_hour, self.last_hour[known].max())
         days: Floats = np.nan_to_num(np.floor((last + 1.0 - first) / 24.0))
         return days
+
+
+def moment_of(session: Session, as_of: datetime | None) -> datetime:
+    """The moment that a review is of, by default now.
+
+    Raises:
+        InvalidInput: It is in the future, where nothing has matured yet.
+    """
+    now = database_now(session)
+    if as_of is not None and as_of > now:
+        raise InvalidInput([FieldError("/as_of", f"must not be in the future: {as_of.isoformat()}")])
+    return as_of or now
 
 
 def variants_of_series(session: Session, number: int) -> Sequence[SeriesVariant]:

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlmodel import Session
 
-from experiments.database import database_now
 from experiments.definitions import ExperimentDefinition
 from experiments.errors import ExperimentNotFound, SegmentNotFound, WrongState
 from experiments.review.answer import Shown, shown, variants_of
 from experiments.review.checks import checks_of, judged, sample_ratios
 from experiments.review.estimates import estimate
 from experiments.review.money import money_of
-from experiments.review.reading import Reading, read, variants_of_series
+from experiments.review.reading import Reading, moment_of, read, variants_of_series
 from experiments.review.verdict import SMALLEST_EFFECT, Evidence, Rules, gather, judge
 from experiments.tables import Experiment, Series
 from optimizer.sample_ratio import SampleRatio
@@ -52,13 +51,14 @@ def results(
         WrongState: It has not started.
         MetricNotMeasured: It does not measure the metric.
         SegmentNotFound: It does not cover the segment.
+        InvalidInput: ``as_of`` is in the future.
     """
     experiment = session.get(Experiment, key)
     if experiment is None:
         raise ExperimentNotFound(key)
     if experiment.series is None:
         raise WrongState(key, status=experiment.status, allowed=STARTED)
-    moment = as_of or database_now(session)
+    moment = moment_of(session, as_of)
     series = session.get_one(Series, experiment.series)
     if segment is not None and segment not in series.segments:
         raise SegmentNotFound(segment, subject=f"Experiment {key!r}")

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from sqlmodel import Session, col, select
 
-from experiments.database import database_now
 from experiments.errors import MetricNotMeasured, PolicyNotFound
-from experiments.review.reading import Reading, pinned_metric, read
+from experiments.review.reading import Reading, moment_of, pinned_metric, read
 from experiments.review.results import reviewed
 from experiments.review.strata import joined, relabelled
 from experiments.review.verdict import Rules
@@ -39,7 +38,7 @@ def policy_results(
         MetricNotMeasured: None of its promotions measures the metric.
     """
     policy = _newest(session, placement)
-    moment = as_of or database_now(session)
+    moment = moment_of(session, as_of)
     by_series = _entries_by_series(policy)
     newest = session.get_one(Series, max(by_series))
     wanted = metric or pinned_metric(newest, None).key
@@ -77,7 +76,7 @@ def programme_results(session: Session, *, metric: str | None = None, as_of: dat
     Returns:
         ``placements``: for each as ``results``, with the variants ``treated`` and, as the control, ``held_out``.
     """
-    wanted, moment = metric or PROGRAMME_METRIC, as_of or database_now(session)
+    wanted, moment = metric or PROGRAMME_METRIC, moment_of(session, as_of)
     query = select(Series).where(Series.kind == "programme").order_by(Series.placement)
     placements, lacking = [], []
     for series in session.exec(query).all():

@@ -174,7 +174,8 @@ def _expected_before(strata: Strata) -> Floats:
 
     def before(values: Floats) -> Floats:
         running = np.cumsum(np.concatenate([np.zeros((1, values.shape[1])), values]), axis=0)
-        return running[:-1] - running[first]
+        earlier: Floats = running[:-1] - running[first]
+        return earlier
 
     units = before(strata.n_units)
     expected: Floats = np.where(units > 0.0, before(strata.total) / np.maximum(units, 1.0), 0.0)
@@ -198,7 +199,7 @@ def _gates(evidence: Evidence, row: int, *, best: int, rules: Rules, ratio: Rati
     rivals = [int(i) for i in np.flatnonzero(evidence.effects.available[row]) if i != control]
     judged = rivals if best == control else [best]
     scarcest = float(evidence.scarcer[row, [control, *judged]].min())
-    probability = float(evidence.effects.probability_best()[row])
+    best_is = float(evidence.effects.probability_best()[row])
     loss = float(evidence.effects.expected_loss()[row])
     interval, excluded = _interval(evidence, row, judged=judged)
     enough = scarcest >= gates.min_responders
@@ -210,9 +211,9 @@ def _gates(evidence: Evidence, row: int, *, best: int, rules: Rules, ratio: Rati
         _gate("min_responders", scarcest, threshold=gates.min_responders, passed=enough),
         _gate(
             "probability_best",
-            probability,
+            best_is,
             threshold=gates.probability_best,
-            passed=probability >= gates.probability_best,
+            passed=best_is >= gates.probability_best,
         ),
         _gate("expected_loss", loss, threshold=gates.expected_loss, passed=loss <= gates.expected_loss),
         _gate("interval", interval, threshold=0.0, passed=enough and excluded),

@@ -92,16 +92,14 @@ def test_the_loop_learns_until_it_is_stopped_and_lets_go_of_its_lease(engine: En
 def test_the_loop_survives_a_database_that_is_not_there(
     backend: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    url, create = f"sqlite:///{tmp_path / 'later.db'}", lambda: None
-    if backend == "postgresql":
-        server = request.getfixturevalue("postgres_server")
-        url, create = server.url(tmp_path.name), lambda: _create_database(server, tmp_path.name)
-    engine = open_engine(url)
+    server: PostgresServer | None = None if backend == "sqlite" else request.getfixturevalue("postgres_server")
+    engine = open_engine(f"sqlite:///{tmp_path / 'later.db'}" if server is None else server.url(tmp_path.name))
     stop = threading.Event()
     thread = threading.Thread(target=run, args=(engine,), kwargs={"learn_seconds": 0.05, "stop": stop})
     thread.start()
     time.sleep(0.3)
-    create()
+    if server is not None:
+        _create_database(server, tmp_path.name)
     migrate(engine)
     _world(engine)
     _wait_for(lambda: _n_learned(engine) == 1)
@@ -117,11 +115,11 @@ def _create_database(server: PostgresServer, name: str) -> None:
         connection.execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(TEMPLATE)))
 
 
-def test_a_checkpoint_cuts_the_write_ahead_log_unless_somebody_reads(engine: Engine) -> None:
-    if engine.dialect.name != "sqlite":
-        pytest.skip("PostgreSQL keeps its log short by itself.")
+def test_a_checkpoint_cuts_the_write_ahead_log_unless_somebody_reads(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'logged.db'}")
+    migrate(engine)
     _world(engine)
-    log = Path(f"{engine.url.database}-wal")
+    log = tmp_path / "logged.db-wal"
     with reading(engine) as session:
         session.exec(select(Allocation)).all()
         let_go(engine, holder="anybody")  # a write that the reader does not see
@@ -129,6 +127,7 @@ def test_a_checkpoint_cuts_the_write_ahead_log_unless_somebody_reads(engine: Eng
         assert log.stat().st_size > 0
     checkpoint(engine)
     assert log.stat().st_size == 0
+    engine.dispose()
 
 
 def test_one_pass_from_the_command_line_says_what_it_did(engine: Engine) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session, select
 
 from experiments import catalog, lifecycle
-from experiments.allocations import newest_weights
+from experiments.allocations import newest_allocations
 from experiments.database import reading, transaction
 from experiments.definitions import BUILT_IN_METRICS
 from experiments.errors import (
@@ -166,7 +166,7 @@ def test_a_placement_opens_its_programme(shop: Session) -> None:
     assert {metric["window_hours"] for metric in programme.metrics} == {168.0}
     variants = shop.exec(select(SeriesVariant).where(SeriesVariant.series == programme.number)).all()
     assert {(row.key, row.is_control) for row in variants} == {("held_out", True), ("treated", False)}
-    assert newest_weights(shop, programme.number or 0)["everyone"][1] == {"held_out": 0.05, "treated": 0.95}
+    assert newest_allocations(shop, programme.number or 0)["everyone"].weights == {"held_out": 0.05, "treated": 0.95}
 
 
 def test_another_share_is_another_allocation_of_the_programme(shop: Session) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session, select
 
 from experiments import audit, catalog, lifecycle, variants
-from experiments.allocations import add_allocations, newest_weights
+from experiments.allocations import add_allocations, newest_allocations
 from experiments.choosing import Asked, Moment, choose
 from experiments.database import database_now, reading, transaction
 from experiments.errors import (
@@ -42,7 +42,7 @@ def started(session: Session, key: str = "subject-1", **changes: object) -> Seri
 
 
 def weights(session: Session, series: Series) -> dict[str, Mapping[str, float]]:
-    return {segment: shares for segment, (_, shares) in newest_weights(session, series.number or 0).items()}
+    return {segment: row.weights for segment, row in newest_allocations(session, series.number or 0).items()}
 
 
 def served(session: Session) -> dict[str, tuple[str, dict[str, float]]]:

@@ -1,0 +1,102 @@
+"""What is proven, and making it stand: results, promotion, policies, roll-back, the programme."""
+
+from datetime import datetime
+from typing import Any
+
+from flask import Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from api.answers import Text, json_answer
+from api.auth import actor
+from api.doors import Doors
+from api.experiments import wait_until
+from api.reading import read_json, read_query
+from api.state import current_worker
+from experiments.database import reading, transaction
+from experiments.promote import PromotionRequest, RollbackRequest, promote, read_policy, rollback
+from experiments.serving import now_serving
+
+doors = Doors("reviews")
+
+
+class ReviewQuery(BaseModel):
+    """Which metric, and units decided until when."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: Text | None = None
+    as_of: AwareDatetime | None = None
+
+
+class ResultsQuery(ReviewQuery):
+    """Beside ``overall``, all segments or one."""
+
+    segment: Text | None = None
+
+
+@doors.open("GET", "/v1/experiments/<key>/results", scope="analyse", query=ResultsQuery, gives=dict[str, Any])
+def results(key: str) -> Response:
+    """Say what an experiment has shown, per segment and over all, with a verdict and its gates."""
+    from experiments import review  # noqa: PLC0415  # a worker that only decides and records never needs it
+
+    query = read_query(ResultsQuery)
+    with reading(current_worker().engine) as session:
+        said = review.results(session, key, metric=query.metric, segment=query.segment, as_of=query.as_of)
+        return json_answer(said)
+
+
+@doors.open(
+    "POST", "/v1/experiments/<key>/promote", scope="analyse", takes=PromotionRequest, gives=dict[str, Any]
+)
+def promote_winners(key: str) -> Response:
+    """Make winners the standing policy of their segments; refused where the verdict isn't ``ship``, unless forced."""
+    request = read_json()
+    with transaction(current_worker().engine) as session:
+        promoted = promote(session, key, request, actor=actor())
+    return _in_effect(promoted)
+
+
+@doors.open("GET", "/v1/policies/<placement>", scope="analyse", gives=dict[str, Any])
+def get_policy(placement: str) -> Response:
+    """Read a placement's policy: what stands, and every version with its evidence."""
+    with reading(current_worker().engine) as session:
+        return json_answer(read_policy(session, placement))
+
+
+@doors.open(
+    "POST", "/v1/policies/<placement>/rollback", scope="analyse", takes=RollbackRequest, gives=dict[str, Any]
+)
+def roll_back(placement: str) -> Response:
+    """Bring back what stood in an earlier version, as one more version."""
+    request = read_json()
+    with transaction(current_worker().engine) as session:
+        rolled_back = rollback(session, placement, request, actor=actor())
+    return _in_effect(rolled_back)
+
+
+@doors.open("GET", "/v1/policies/<placement>/results", scope="analyse", query=ReviewQuery, gives=dict[str, Any])
+def policy_results(placement: str) -> Response:
+    """Say what a policy earns: its standing variants against the share that keeps exploring."""
+    from experiments import review  # noqa: PLC0415  # as above
+
+    query = read_query(ReviewQuery)
+    with reading(current_worker().engine) as session:
+        return json_answer(review.policy_results(session, placement, metric=query.metric, as_of=query.as_of))
+
+
+@doors.open("GET", "/v1/programme/results", scope="analyse", query=ReviewQuery, gives=dict[str, Any])
+def programme_results() -> Response:
+    """Say what everything earns against the holdout."""
+    from experiments import review  # noqa: PLC0415  # as above
+
+    query = read_query(ReviewQuery)
+    with reading(current_worker().engine) as session:
+        return json_answer(review.programme_results(session, metric=query.metric, as_of=query.as_of))
+
+
+def _in_effect(changed: dict[str, Any]) -> Response:
+    """Answer when a policy's change is in effect everywhere, with what every segment gets then."""
+    worker = current_worker()
+    wait_until(worker, datetime.fromisoformat(changed["effective_at"]))
+    with reading(worker.engine) as session:
+        return json_answer(changed | {"now_serving": now_serving(session, changed["placement"])})

@@ -1,0 +1,183 @@
+"""Promoting: proven winners become the policy of their segments, which leave the experiment."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from experiments import audit
+from experiments.checks import pointer_to, shown
+from experiments.database import bump_snapshot, database_now
+from experiments.errors import ExperimentNotFound, FieldError, InvalidInput, PromotionRefused, WrongState
+from experiments.lifecycle import EFFECT_SECONDS
+from experiments.parsing import parse
+from experiments.promote.policies import add_version, current_policy
+from experiments.promote.requests import PromotionRequest
+from experiments.promote.series import open_policy_series
+from experiments.review import results
+from experiments.tables import Experiment, Series, SeriesVariant
+
+STARTED = ("running", "paused", "concluded")
+
+
+@dataclass(frozen=True, slots=True)
+class _Promotion:
+    """What is about to be promoted."""
+
+    experiment: Experiment
+    series: Series
+    variants: Sequence[SeriesVariant]
+    winners: Mapping[str, str]
+    review: Mapping[str, Any]
+    request: PromotionRequest
+    now: datetime
+
+
+def promote(session: Session, key: str, *, request: object, actor: str) -> dict[str, Any]:
+    """Make winners the standing policy of their segments; these segments leave the experiment.
+
+    Args:
+        session: The caller's transaction.
+        key: Of an experiment that has started.
+        request: JSON ``{"segments"?: {segment: variant}, "explore"?, "expires_at"?, "as_of"?, "reason", "force"?}``.
+            Without segments: every one whose verdict is ``ship`` and that is still with the experiment.
+        actor: For the audit.
+    Returns:
+        placement, version, segments (segment to variant), series, explore, effective_at, concluded, forced.
+    Raises:
+        ExperimentNotFound: No such experiment.
+        WrongState: It has not started.
+        InvalidInput: A field that is wrong, among them segments and variants that the experiment doesn't have.
+        PromotionRefused: The verdict of a segment isn't ``ship``, or its winner is another, and there is no force; or
+            no segments were named and none is proven.
+    """
+    wanted = parse(PromotionRequest, request)
+    bump_snapshot(session)
+    promotion = _promotion(session, key, request=wanted)
+    series = open_policy_series(
+        session,
+        promotion.series,
+        variants=promotion.variants,
+        winners=promotion.winners,
+        explore=wanted.explore,
+        opens_at=promotion.now + timedelta(seconds=EFFECT_SECONDS),
+        now=promotion.now,
+    )
+    standing = current_policy(session, series.placement)
+    own = {segment: _entry(promotion, series, variant=variant) for segment, variant in promotion.winners.items()}
+    policy = add_version(
+        session,
+        series.placement,
+        action="promote",
+        entries={**({} if standing is None else standing.entries), **own},
+        evidence=_evidence(promotion),
+        reason=wanted.reason,
+        actor=actor,
+        now=promotion.now,
+    )
+    concluded = _leave(promotion, at=policy.effective_at)
+    session.flush()
+    answer = {
+        "placement": series.placement,
+        "version": policy.version,
+        "segments": dict(promotion.winners),
+        "series": series.number,
+        "explore": wanted.explore,
+        "effective_at": policy.effective_at.isoformat(),
+        "concluded": concluded,
+        "forced": wanted.force,
+    }
+    audit.record(
+        session, actor=actor, action="promote", subject=f"experiment/{key}", reason=wanted.reason, detail=answer
+    )
+    return answer
+
+
+def _promotion(session: Session, key: str, *, request: PromotionRequest) -> _Promotion:
+    experiment = session.get(Experiment, key, with_for_update=True, populate_existing=True)
+    if experiment is None:
+        raise ExperimentNotFound(key)
+    if experiment.series is None:
+        raise WrongState(key, status=experiment.status, allowed=STARTED)
+    series = session.get_one(Series, experiment.series, with_for_update=True, populate_existing=True)
+    query = select(SeriesVariant).where(SeriesVariant.series == series.number, col(SeriesVariant.retired_at).is_(None))
+    variants = session.exec(query.order_by(col(SeriesVariant.position))).all()
+    _check_names(request, series=series, variants=variants)
+    review = results(session, key, as_of=request.as_of)
+    winners = _winners(key, request, review=review, series=series)
+    return _Promotion(experiment, series, variants, winners, review, request, database_now(session))
+
+
+def _check_names(request: PromotionRequest, *, series: Series, variants: Sequence[SeriesVariant]) -> None:
+    live = {variant.key for variant in variants}
+    wrong = []
+    for segment, variant in (request.segments or {}).items():
+        place = pointer_to("/segments", segment)
+        if segment not in series.segments:
+            wrong.append(FieldError(place, "is no segment of the experiment"))
+        elif variant not in live:
+            wrong.append(FieldError(place, f"{shown(variant)} is no variant of the experiment, or was retired"))
+    if wrong:
+        raise InvalidInput(wrong)
+
+
+def _winners(key: str, request: PromotionRequest, *, review: Mapping[str, Any], series: Series) -> Mapping[str, str]:
+    rows = {row["segment"]: row for row in review["segments"]}
+    if request.segments is None:
+        left = [row for segment, row in rows.items() if segment not in series.closed_segments]
+        winners = {row["segment"]: row["winner"] for row in left if row["verdict"] == "ship"}
+        refused = [] if winners else [_refusal(row, None) for row in left]
+    else:
+        winners = request.segments
+        doubtful = [] if request.force else [one for one in winners if not _is_proven(rows[one], winners[one])]
+        refused = [_refusal(rows[segment], winners[segment]) for segment in doubtful]
+    if refused or not winners:
+        raise PromotionRefused(key, fields=refused)
+    return winners
+
+
+def _is_proven(row: Mapping[str, Any], variant: str) -> bool:
+    return bool(row["verdict"] == "ship" and row["winner"] == variant)
+
+
+def _refusal(row: Mapping[str, Any], variant: str | None) -> FieldError:
+    another = row["verdict"] == "ship" and variant is not None
+    detail = f"the winner is {row['winner']}, not {variant}" if another else f"{row['verdict']}: {row['reason']}"
+    return FieldError(pointer_to("/segments", row["segment"]), detail)
+
+
+def _evidence(promotion: _Promotion) -> dict[str, Any]:
+    """The frozen review of each promoted segment."""
+    review = promotion.review
+    head = {name: review[name] for name in ("experiment", "metric", "as_of", "matured_share")}
+    rows = {row["segment"]: row for row in review["segments"]}
+    forced = {segment: not _is_proven(rows[segment], variant) for segment, variant in promotion.winners.items()}
+    return {
+        segment: {**head, **rows[segment], "forced": forced[segment], "checks": review["checks"]}
+        for segment in promotion.winners
+    }
+
+
+def _entry(promotion: _Promotion, series: Series, *, variant: str) -> dict[str, Any]:
+    expires_at = promotion.request.expires_at
+    return {
+        "series": series.number,
+        "variant": variant,
+        "experiment": promotion.experiment.key,
+        "explore": promotion.request.explore,
+        "expires_at": None if expires_at is None else expires_at.isoformat(),
+    }
+
+
+def _leave(promotion: _Promotion, *, at: datetime) -> bool:
+    """Take the promoted segments out of the experiment; it is concluded when none is left. Says whether it is."""
+    experiment, series = promotion.experiment, promotion.series
+    left = {segment: at.isoformat() for segment in promotion.winners if segment not in series.closed_segments}
+    series.closed_segments = {**series.closed_segments, **left}
+    experiment.version += 1
+    if experiment.status != "concluded" and set(series.segments) <= set(series.closed_segments):
+        experiment.status, experiment.ended_at = "concluded", at
+        series.closes_at = series.closes_at or at
+    return experiment.status == "concluded"
