@@ -7,7 +7,7 @@ import orjson
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from api.answers import json_answer
+from api.answers import Text, json_answer
 from api.doors import Doors
 from api.errors import FieldMissing, MissingParameter
 from api.metrics import count_decisions
@@ -30,8 +30,8 @@ class DecisionIn(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    placement: str | None = None
-    placements: Annotated[list[str], Field(min_length=1, max_length=MAX_PLACEMENTS)] | None = None
+    placement: Text | None = None
+    placements: Annotated[list[Text], Field(min_length=1, max_length=MAX_PLACEMENTS)] | None = None
     customer_id: str
     occasion_id: str | None = None
     attributes: dict[str, Any] | None = None
@@ -49,7 +49,7 @@ class BatchIn(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    placement: str
+    placement: Text
     items: Annotated[list[Any], Field(max_length=MAX_ITEMS)]
 
 
@@ -98,7 +98,7 @@ def decide() -> Response:
 
 @doors.open("GET", "/v1/placements/<key>/decision", scope="decide", query=DecisionQuery, gives=Decided, gives_text=True)
 def fetch(key: str) -> Response:
-    """Decide for one recipient at send time, whatever happens to the database (``recorded`` tells); HEAD decides nothing."""
+    """Decide for one recipient at send time; ``recorded`` says whether it is durable. HEAD decides nothing."""
     request = current_request()
     query = request.args
     customer_id, occasion_id = query.get("customer_id"), query.get("occasion_id") or None

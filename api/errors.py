@@ -19,12 +19,15 @@ from experiments.errors import ExperimentsError, FieldError
 log = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 1
+_LONGEST_DETAIL: Final = 1_000
 
 STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     ExperimentsError: 500,
     domain.DatabaseAway: 503,
     domain.DecisionNotFound: 404,
+    domain.DemoFailed: 500,
     domain.DefinitionNotFound: 404,
+    domain.ExperimentExists: 409,
     domain.ExperimentNotDraft: 409,
     domain.ExperimentNotFound: 404,
     domain.ExperimentVariantNotFound: 404,
@@ -34,15 +37,22 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     domain.JournalBusy: 503,
     domain.KeyNotFound: 404,
     domain.LeaseLost: 500,
+    domain.MetricNotMeasured: 404,
     domain.OverrideNotFound: 404,
     domain.PlacementInUse: 409,
     domain.PlacementNotFound: 404,
+    domain.PolicyNotFound: 404,
+    domain.PolicyVersionNotFound: 404,
     domain.PreconditionFailed: 412,
+    domain.PromotionRefused: 409,
     domain.RowRefused: 422,
+    domain.SegmentNotFound: 404,
     domain.SegmentTaken: 409,
+    domain.SeriesNotFound: 404,
     domain.SnapshotMissing: 503,
     domain.TemplateFailed: 500,
     domain.TooManyKeys: 409,
+    domain.UnreadableCampaign: 422,
     domain.UnusableConfig: 500,
     domain.UnusableDatabase: 500,
     domain.VariantNotFound: 404,
@@ -119,7 +129,7 @@ def problem(
         "type": f"/problems/{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": detail,
+        "detail": detail[:_LONGEST_DETAIL],
         "instance": f"urn:request:{current_request().id}",
         "code": code,
     }

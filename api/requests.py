@@ -4,12 +4,14 @@ import re
 from functools import cached_property
 from random import getrandbits
 from time import perf_counter
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import flask
-from werkzeug.local import LocalProxy
 
 from experiments.snapshot import KeyPlan
+
+if TYPE_CHECKING:
+    from werkzeug.local import LocalProxy
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 

@@ -13,7 +13,7 @@ from api.experiments import wait_until
 from api.reading import read_json, read_query
 from api.state import current_worker
 from experiments.database import reading, transaction
-from experiments.promote import PromotionRequest, RollbackRequest, promote, read_policy, rollback
+from experiments.promote.requests import PromotionRequest, RollbackRequest
 from experiments.serving import now_serving
 
 doors = Doors("reviews")
@@ -45,11 +45,11 @@ def results(key: str) -> Response:
         return json_answer(said)
 
 
-@doors.open(
-    "POST", "/v1/experiments/<key>/promote", scope="analyse", takes=PromotionRequest, gives=dict[str, Any]
-)
+@doors.open("POST", "/v1/experiments/<key>/promote", scope="analyse", takes=PromotionRequest, gives=dict[str, Any])
 def promote_winners(key: str) -> Response:
     """Make winners the standing policy of their segments; refused where the verdict isn't ``ship``, unless forced."""
+    from experiments.promote import promote  # noqa: PLC0415  # as above
+
     request = read_json()
     with transaction(current_worker().engine) as session:
         promoted = promote(session, key, request, actor=actor())
@@ -59,15 +59,17 @@ def promote_winners(key: str) -> Response:
 @doors.open("GET", "/v1/policies/<placement>", scope="analyse", gives=dict[str, Any])
 def get_policy(placement: str) -> Response:
     """Read a placement's policy: what stands, and every version with its evidence."""
+    from experiments.promote import read_policy  # noqa: PLC0415  # as above
+
     with reading(current_worker().engine) as session:
         return json_answer(read_policy(session, placement))
 
 
-@doors.open(
-    "POST", "/v1/policies/<placement>/rollback", scope="analyse", takes=RollbackRequest, gives=dict[str, Any]
-)
+@doors.open("POST", "/v1/policies/<placement>/rollback", scope="analyse", takes=RollbackRequest, gives=dict[str, Any])
 def roll_back(placement: str) -> Response:
     """Bring back what stood in an earlier version, as one more version."""
+    from experiments.promote import rollback  # noqa: PLC0415  # as above
+
     request = read_json()
     with transaction(current_worker().engine) as session:
         rolled_back = rollback(session, placement, request, actor=actor())

@@ -57,7 +57,8 @@ def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> 
 
 def when_ready(server: Any) -> None:  # noqa: ARG001  # gunicorn's
     """Start the background process, once the address is bound."""
-    _background.start()
+    if _config.learn:
+        _background.start()
 
 
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001  # gunicorn's
@@ -83,7 +84,8 @@ def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001  # gunicorn's
 
 def on_exit(server: Any) -> None:  # noqa: ARG001  # gunicorn's
     """End the background process; its work is in the database."""
-    _background.close()
+    if _config.learn:
+        _background.close()
     if FOLDER in os.environ:
         shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
 

@@ -3,6 +3,7 @@
 import re
 import socket
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from selectors import EVENT_READ, DefaultSelector
@@ -54,7 +55,7 @@ class _Connection:
 class _Client:
     load: Load
     selector: DefaultSelector = field(default_factory=DefaultSelector)
-    numbers: count[int] = field(default_factory=count)
+    numbers: Iterator[int] = field(default_factory=count)
     latencies: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     until: float = 0.0

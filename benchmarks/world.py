@@ -28,16 +28,15 @@ _VARIANTS: Final = [
 _PRELOAD: Final = {
     "sqlite": """
         WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < :n_rows),
-        fresh AS (SELECT n, unhex(printf('%08X', :series)) || randomblob(12) AS id FROM number ORDER BY id)
+        fresh AS (SELECT n, CAST(:prefix || randomblob(12) AS BLOB) AS id FROM number ORDER BY id)
         INSERT INTO decision (id, customer_id, segment, variant, allocation_version, propensity, decided_at,
             lacks_attribute, late, contradicted)
-        SELECT id, 'preloaded-' || n, 'vip', 'a', 1, 1.0 / 3, CAST(unixepoch() AS INTEGER) * 1000000, 0, 0, 0 FROM fresh
+        SELECT id, 'preloaded-' || n, 'vip', 'a', 1, 1.0 / 3, unixepoch() * 1000000, 0, 0, 0 FROM fresh
     """,
     "postgresql": """
         INSERT INTO decision (id, customer_id, segment, variant, allocation_version, propensity, decided_at,
             lacks_attribute, late, contradicted)
-        SELECT decode(lpad(to_hex(CAST(:series AS int)), 8, '0'), 'hex') ||
-            substr(sha256(CAST(CAST(n AS text) AS bytea)), 1, 12) AS id,
+        SELECT CAST(:prefix AS bytea) || substr(sha256(CAST(CAST(n AS text) AS bytea)), 1, 12) AS id,
             'preloaded-' || n, 'vip', 'a', 1, 1.0 / 3, now(), false, false, false
         FROM generate_series(1, CAST(:n_rows AS bigint)) AS n ORDER BY id
     """,
@@ -83,4 +82,4 @@ def _preload(engine: Engine, n_rows: int) -> None:
     with engine.begin() as connection:
         find = text("SELECT series FROM experiment WHERE key = :key")
         series = connection.execute(find, {"key": PLAIN}).scalar_one()
-        connection.execute(text(_PRELOAD[engine.dialect.name]), {"series": series, "n_rows": n_rows})
+        connection.execute(text(_PRELOAD[engine.dialect.name]), {"prefix": series.to_bytes(4, "big"), "n_rows": n_rows})

@@ -59,7 +59,8 @@ def _leader(session: Session, series: int, *, allocation: Allocation) -> str:
     if allocation.basis:
         return max(allocation.basis, key=lambda key: _probability(allocation, key) or 0.0)
     control = select(SeriesVariant.key).where(SeriesVariant.series == series, col(SeriesVariant.is_control))
-    return session.exec(control).one()
+    key: str = session.exec(control).one()
+    return key
 
 
 def _probability(allocation: Allocation, key: str) -> float | None:

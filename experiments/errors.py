@@ -301,7 +301,8 @@ class PromotionRefused(ExperimentsError):
 
     def __init__(self, key: str, *, fields: Iterable[FieldError]) -> None:
         self.fields = tuple(fields)
-        super().__init__(f"Experiment {key!r} has nothing to promote so far; force needs the segments to be named.")
+        why = "; ".join(f"{pointer}: {detail}" for pointer, detail in self.fields[:5]) or "no segment is left in it"
+        super().__init__(f"Nothing of experiment {key!r} was promoted. {why}")
 
 
 class PolicyVersionNotFound(ExperimentsError):
@@ -320,3 +321,12 @@ class PolicyNotFound(ExperimentsError):
 
     def __init__(self, placement: str) -> None:
         super().__init__(f"Nothing has been promoted on placement {placement!r} yet.")
+
+
+class DemoFailed(ExperimentsError):
+    """The demo can't go on; ``said`` is what its server wrote."""
+
+    code = "demo_failed"
+
+    def __init__(self, reason: str, *, said: str = "") -> None:
+        super().__init__(f"The demo failed: {reason}." + (f" Its server wrote:\n{said[-2_000:]}" if said else ""))

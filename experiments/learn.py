@@ -23,12 +23,14 @@ from experiments.new_weights import Learnable, NewWeights, new_weights
 from experiments.read_tallies import read_ages, read_tallies
 from experiments.series import PinnedMetric
 from experiments.tables import Allocation, Experiment, Series, SeriesVariant
-from optimizer.errors import OptimizerError
+from experiments.tallies import hour_of
+from optimizer.errors import NoVariation, OptimizerError
 
 log = structlog.get_logger(__name__)
 
 LEASE = "learn"
 _MAX_ROWS = 1_000  # of one transaction: it must not hold up the journals
+_HOURS_APART = 24  # units older than this may be read by the day: ages differ little then
 
 _allocation: Table = Allocation.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
 
@@ -64,13 +66,15 @@ def _learning(engine: Engine) -> list[str]:
 def _learn_one(engine: Engine, lease: Lease, *, key: str) -> int:
     with reading(engine) as session:
         now = database_now(session)
-        learnable = read_learnable(session, key)
+        learnable = read_learnable(session, key, now=now)
     if learnable is None:
         return 0
     try:
         rows = new_weights(learnable, now=now)
+    except NoVariation:
+        return 0  # nobody has responded yet
     except OptimizerError as error:
-        log.info("nothing_learned", experiment=key, code=error.code, reason=str(error))
+        log.warning("not_learnt", experiment=key, code=error.code, reason=str(error))
         return 0
     return sum(_write(engine, lease, rows=portion) for portion in _portions(rows))
 
@@ -85,7 +89,7 @@ def _write(engine: Engine, lease: Lease, *, rows: Sequence[NewWeights]) -> int:
         return write_weights(session, rows, lease=lease)
 
 
-def read_learnable(session: Session, key: str) -> Learnable | None:
+def read_learnable(session: Session, key: str, *, now: datetime) -> Learnable | None:
     """Read what an experiment's next weights follow from; None where it does not learn (any more)."""
     experiment = session.get(Experiment, key)
     if experiment is None or experiment.status != "running" or experiment.series is None:
@@ -102,7 +106,7 @@ def read_learnable(session: Session, key: str) -> Learnable | None:
         series=number,
         definition=definition,
         goal=next(PinnedMetric.from_json(metric) for metric in series.metrics if metric["key"] == definition.goal),
-        tallies=read_tallies(session, number, metric=definition.goal),
+        tallies=read_tallies(session, number, metric=definition.goal, hourly_from=hour_of(now)[0] - _HOURS_APART),
         ages=read_ages(session, number, metric=definition.goal),
         newest={segment: row for segment, row in newest.items() if segment not in series.closed_segments},
         available=np.array([variant.retired_at is None for variant in variants]),

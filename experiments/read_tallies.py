@@ -3,7 +3,7 @@
 Sums over shards are exact (NUMERIC on PostgreSQL, decimals in Python on SQLite) and become floats only at the end.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import BigInteger, ColumnElement, Float, Select, Table, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Float, Table, case, cast, func, select, text
 from sqlmodel import Session
 
 from experiments.tables import Allocation, Series, SeriesVariant, Tally, TallyAge, TallyResponse
@@ -27,7 +27,7 @@ _variant: Table = SeriesVariant.__table__  # type: ignore[attr-defined]
 _age: Table = TallyAge.__table__  # type: ignore[attr-defined]
 _allocation: Table = Allocation.__table__  # type: ignore[attr-defined]
 
-_UNITS = ("n_units", "n_lacking", "decided_seconds")
+_N_COUNTS = 3  # n_units, n_lacking, decided_seconds
 _RESPONSES = ("n_responders", "total", "total_squares", "capped_total", "capped_squares")
 _IN_LIST = 500  # longer lists of segments are filtered here: databases limit a statement's parameters
 
@@ -59,10 +59,10 @@ class Tallies:
         segment: Index into ``segments``, shape (n_rows,); so are all arrays.
         version: Allocation version.
         variant: Index into ``variants``.
-        hour: Whole hours since 1970 in which the units were decided.
+        hour: Whole hours since 1970 in which the units were decided (the first of a day, where days were asked for).
         n_units: Units.
         n_lacking: Of these, units that lacked an attribute that their segmentation needs.
-        decided_seconds: Sum of the seconds into the hour at which they were decided.
+        decided_seconds: Sum of the seconds since the start of ``hour`` at which they were decided.
         n_responders: Units with a response.
         total: Sum of the units' totals, in the metric's unit (binary: 0 or 1).
         total_squares: Sum of the squares of these.
@@ -134,6 +134,7 @@ def read_tallies(
     metric: str,
     segments: Collection[str] | None = None,
     before_hour: int | None = None,
+    hourly_from: int | None = None,
 ) -> Tallies:
     """Read the tallies of a series and of one of its metrics, summed over shards.
 
@@ -143,25 +144,26 @@ def read_tallies(
         metric: Key of a pinned metric; one that nobody has answered yet gives zeros.
         segments: Only these; by default all.
         before_hour: Only units decided before this hour (since 1970); by default all.
+        hourly_from: Earlier hours are summed to days; by default none are.
     """
     keys, variants = _segments(session, series, wanted=segments), _variants(session, series)
     few = keys if segments is not None and len(keys) <= _IN_LIST else None
-    answered = _wanted(_response, series, segments=few, before_hour=before_hour)
-    responses = _read_responses(session, [*answered, _response.c.metric == metric])
-    units = _read_units(session, _wanted(_tally, series, segments=few, before_hour=before_hour))
+    chosen = _Chosen(series, few, before_hour, hourly_from)
+    responses = _read_responses(session, chosen, metric=metric)
+    units = _read_units(session, chosen)
     segment_index = {key: i for i, key in enumerate(keys)}
     variant_index = {key: i for i, key in enumerate(variants)}
-    rows = [(key, values) for key, values in units.items() if key[0] in segment_index]
-    counts = np.array([values for _, values in rows], dtype=np.float64).reshape(-1, len(_UNITS))
+    found = [key for key in units if key[0] in segment_index]
     none = (0.0,) * len(_RESPONSES)
-    sums = np.array([responses.get(key, none) for key, _ in rows], dtype=np.float64).reshape(-1, len(_RESPONSES))
+    counts = np.array([units[key] for key in found], dtype=np.float64).reshape(-1, _N_COUNTS)
+    sums = np.array([responses.get(key, none) for key in found], dtype=np.float64).reshape(-1, len(_RESPONSES))
     return Tallies(
         keys,
         variants,
-        _ints(segment_index[key[0]] for key, _ in rows),
-        _ints(key[1] for key, _ in rows),
-        _ints(variant_index[key[2]] for key, _ in rows),
-        _ints(key[3] for key, _ in rows),
+        _ints(segment_index[key[0]] for key in found),
+        _ints(key[1] for key in found),
+        _ints(variant_index[key[2]] for key in found),
+        _ints(key[3] for key in found),
         *counts.T,
         *sums.T,
     )
@@ -196,8 +198,15 @@ def read_weights(
 
 
 def _segments(session: Session, series: int, *, wanted: Collection[str] | None) -> tuple[str, ...]:
-    everything = session.get_one(Series, series).segments
+    row = session.get_one(Series, series)
+    everything = _enrolled_in(session, series) if row.kind == "programme" else row.segments
     return tuple(key for key in everything if wanted is None or key in wanted)
+
+
+def _enrolled_in(session: Session, series: int) -> Sequence[str]:
+    """The segments of a programme: those of whatever segmentation its placement had when it enrolled customers."""
+    query = select(_tally.c.segment).where(_tally.c.series == series).distinct().order_by(_tally.c.segment)
+    return session.connection().execute(query).scalars().all()
 
 
 def _variants(session: Session, series: int) -> tuple[str, ...]:
@@ -205,46 +214,77 @@ def _variants(session: Session, series: int) -> tuple[str, ...]:
     return tuple(session.connection().execute(query).scalars())
 
 
-def _wanted(
-    table: Table, series: int, *, segments: Collection[str] | None, before_hour: int | None
-) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [table.c.series == series]
-    if segments is not None:
-        conditions.append(table.c.segment.in_(segments))
-    if before_hour is not None:
-        conditions.append(table.c.hour < before_hour)
-    return conditions
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Which rows are read, and in which periods."""
+
+    series: int
+    segments: Collection[str] | None
+    before_hour: int | None
+    hourly_from: int | None
+
+    def rows(self, table: Table) -> list[ColumnElement[bool]]:
+        conditions: list[ColumnElement[bool]] = [table.c.series == self.series]
+        if self.segments is not None:
+            conditions.append(table.c.segment.in_(self.segments))
+        if self.before_hour is not None:
+            conditions.append(table.c.hour < self.before_hour)
+        return conditions
+
+    def period(self, table: Table) -> ColumnElement[int]:
+        """The first hour of the period that a row falls into."""
+        hour: ColumnElement[int] = table.c.hour
+        if self.hourly_from is None:
+            return hour
+        return case((hour >= self.hourly_from, hour), else_=hour - hour % 24)
+
+    def key(self, table: Table) -> tuple[ColumnElement[Any], ...]:
+        return table.c.segment, table.c.allocation_version, table.c.variant, self.period(table).label("period")
 
 
-def _key(table: Table) -> tuple[ColumnElement[Any], ...]:
-    return table.c.segment, table.c.allocation_version, table.c.variant, table.c.hour
+_GROUPS = (text("segment"), text("allocation_version"), text("variant"), text("period"))
 
 
 def _int_sum(column: ColumnElement[int]) -> ColumnElement[int]:
     return cast(func.sum(column), BigInteger)  # PostgreSQL adds bigints to a numeric
 
 
-def _read_units(session: Session, wanted: list[ColumnElement[bool]]) -> dict[_Key, tuple[int, ...]]:
-    query = select(*_key(_tally), *(_int_sum(_tally.c[name]) for name in _UNITS))
-    rows = session.connection().execute(query.where(*wanted).group_by(*_key(_tally)))
-    return {tuple(row[:4]): tuple(row[4:]) for row in rows}
+def _read_units(session: Session, chosen: _Chosen) -> dict[_Key, tuple[int, ...]]:
+    c = _tally.c
+    since_period = c.decided_seconds + c.n_units * (c.hour - chosen.period(_tally)) * 3600
+    sums = _int_sum(c.n_units), _int_sum(c.n_lacking), _int_sum(since_period)
+    query = select(*chosen.key(_tally), *sums).where(*chosen.rows(_tally)).group_by(*_GROUPS)
+    return _keyed(session.connection().execute(query))
 
 
-def _read_responses(session: Session, wanted: list[ColumnElement[bool]]) -> Mapping[_Key, tuple[float, ...]]:
+def _read_responses(session: Session, chosen: _Chosen, *, metric: str) -> Mapping[_Key, tuple[float, ...]]:
+    c, columns = _response.c, chosen.key(_response)
+    rows = [*chosen.rows(_response), c.metric == metric]
     connection = session.connection()
+    if _kind(session, chosen.series, metric=metric) == "binary":  # every sum is the number of responders
+        counted = select(*columns, _int_sum(c.n_responders)).where(*rows).group_by(*_GROUPS)
+        return {key: values * len(_RESPONSES) for key, values in _keyed(connection.execute(counted)).items()}
     if connection.dialect.name == "sqlite":  # it would add money as floats
-        query = select(*_key(_response), *(_response.c[name] for name in _RESPONSES)).where(*wanted)
-        return _summed(connection.execute(query))
-    sums = (cast(func.sum(_response.c[name]), Float(53)) for name in _RESPONSES)
-    grouped: Select[Any] = select(*_key(_response), *sums).where(*wanted).group_by(*_key(_response))
-    return {tuple(row[:4]): tuple(row[4:]) for row in connection.execute(grouped)}
+        return _summed(map(tuple, connection.execute(select(*columns, *(c[name] for name in _RESPONSES)).where(*rows))))
+    sums = (cast(func.sum(c[name]), Float(53)) for name in _RESPONSES)
+    summed = select(*columns, *sums).where(*rows).group_by(*_GROUPS)
+    return _keyed(connection.execute(summed))
 
 
-def _summed(rows: Iterable[Any]) -> dict[_Key, tuple[float, ...]]:
+def _keyed(rows: Iterable[Any]) -> dict[_Key, tuple[Any, ...]]:
+    return {(row[0], row[1], row[2], row[3]): row[4:] for row in map(tuple, rows)}
+
+
+def _kind(session: Session, series: int, *, metric: str) -> str | None:
+    pinned = session.get_one(Series, series).metrics
+    return next((one["kind"] for one in pinned if one["key"] == metric), None)
+
+
+def _summed(rows: Iterable[tuple[Any, ...]]) -> dict[_Key, tuple[float, ...]]:
     nothing = (Decimal(0),) * len(_RESPONSES)
     sums: dict[_Key, tuple[Decimal, ...]] = {}
     for row in rows:
-        key = tuple(row[:4])
+        key = (row[0], row[1], row[2], row[3])
         sums[key] = tuple(map(EXACT.add, sums.get(key, nothing), row[4:]))
     return {key: tuple(map(float, values)) for key, values in sums.items()}
 

@@ -247,9 +247,7 @@ def _placement(
 
 def _policy(row: PolicyVersion, series: Mapping[int, SeriesPlan]) -> Policy:
     by_segmentation: dict[int, tuple[Segmentation, dict[str, SeriesPlan]]] = {}
-    newest_first = sorted(
-        row.entries.items(), key=lambda item: -item[1]["series"]
-    )  # a later promotion's rules go first
+    newest_first = sorted(row.entries.items(), key=lambda item: -item[1]["series"])  # the latest promotion goes first
     for segment, entry in newest_first:
         plan = series[entry["series"]]
         by_segmentation.setdefault(id(plan.segmentation), (plan.segmentation, {}))[1][segment] = plan

@@ -20,7 +20,7 @@ class Shares:
     Attributes:
         design: The simplest way to randomise that the counts do not contradict (p >= ``DOUBT``).
         observed: Propensities under that design, shape (n_segments, n_variants); rows sum to 1.
-        meant: The weights that the sample ratio is checked against: equal ones, or the observed ones for want of others.
+        meant: The weights that the sample ratio is checked against: equal ones, or for want of others the observed.
     """
 
     design: Design

@@ -21,7 +21,7 @@ def read_columns(path: Path, names: Sequence[str]) -> "pl.DataFrame":
 
     Args:
         path: The file; its name says which kind it is.
-        names: Columns that must be there.
+        names: Columns that must be there, each once.
     Raises:
         UnreadableCampaign: No such column, no row, or a row that can't be read.
     """
@@ -56,7 +56,8 @@ def _read_csv(path: Path, names: Sequence[str]) -> "pl.DataFrame":
     import polars as pl
 
     _check_names(path, names, there=pl.read_csv(path, n_rows=0, infer_schema=False).columns)
-    return pl.read_csv(path, columns=list(dict.fromkeys(names)), infer_schema=False)
+    whole = pl.read_csv(path, infer_schema=False)  # reading some columns only, polars lets rows be too long
+    return whole.select(names)
 
 
 def _read_parquet(path: Path, names: Sequence[str]) -> "pl.DataFrame":
@@ -67,9 +68,8 @@ def _read_parquet(path: Path, names: Sequence[str]) -> "pl.DataFrame":
     for name in names:
         if schema[name].is_nested():
             raise UnreadableCampaign(f"{name!r} holds {schema[name]}, not single values")
-    wanted = list(dict.fromkeys(names))
-    moments = [name for name in wanted if isinstance(schema[name], pl.Datetime | pl.Date)]
-    frame = pl.read_parquet(path, columns=wanted)
+    moments = [name for name in names if isinstance(schema[name], pl.Datetime | pl.Date)]
+    frame = pl.read_parquet(path, columns=list(names))
     return frame.with_columns(pl.col(moments).dt.to_string("iso:strict")).cast(pl.String)
 
 

@@ -39,4 +39,7 @@ def _flag(name: str) -> Callable[[Any], Any]:
     if get_origin(kind) is Literal:
         kind = click.Choice(get_args(kind))
     told = f"{field.description} [{PREFIX}{name.upper()}; default: {field.default}]"
-    return click.option(f"--{name.replace('_', '-')}", name, type=kind, default=None, help=told)
+    flag = f"--{name.replace('_', '-')}"
+    if kind is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=told)
+    return click.option(flag, name, type=kind, default=None, help=told)

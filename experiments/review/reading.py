@@ -128,7 +128,7 @@ def read(
         return read_tallies(session, series.number or 0, metric=key, segments=segments, before_hour=before)
 
     tallies, capped = tallies_of(pinned.key), pinned.cap is not None
-    matured = tallies.hour < int((as_of - pinned.window - pinned.grace).timestamp() // _HOUR)
+    matured = _decided_by(tallies, series) <= (as_of - pinned.window - pinned.grace).timestamp()
     net, currency = None, None
     costs = costs_of([variant.cost for variant in variants])
     value = value_metric(pinned, pinned_metrics(series), costs=costs)
@@ -162,6 +162,12 @@ def _current(
         newest[segment] = max(version, newest.get(segment, 0))
     keys = {segment: segment if segment in newest else EVERYONE for segment in segments}
     return {segment: weights[key, newest[key]].weights for segment, key in keys.items()}
+
+
+def _decided_by(tallies: Tallies, series: Series) -> Floats:
+    """When all units of each row had been decided, as far as is known: at the end of its hour, or of the series."""
+    hour_ends: Floats = (tallies.hour + 1) * float(_HOUR)
+    return hour_ends if series.closes_at is None else np.minimum(hour_ends, series.closes_at.timestamp())
 
 
 def _hours(tallies: Tallies, matured: NDArray[np.bool_]) -> tuple[Floats, Floats]:

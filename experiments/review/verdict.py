@@ -38,6 +38,10 @@ class Evidence:
     Attributes:
         matured: Estimates of matured units.
         effects: Sceptical posterior of the relative effects.
+        winner: Index of the variant with the best of them, shape (n_segments + 1,).
+        probability_best: That it is truly best, at least, the same shape.
+        expected_loss: What shipping it gives up of control's mean, at most, the same shape.
+        alike: P(|effect| is less than the smallest worth having), shape (n_segments + 1, n_variants).
         interval: Always-valid intervals of the differences, shape (n_segments + 1, n_variants).
         scarcer: Of each variant, units that responded, or of a frequent rate that did not, the same shape.
         days: Full days of matured decisions, shape (n_segments + 1,).
@@ -49,6 +53,10 @@ class Evidence:
 
     matured: Estimates
     effects: ScepticalEffects
+    winner: NDArray[np.intp]
+    probability_best: Floats
+    expected_loss: Floats
+    alike: Floats
     interval: ConfidenceSequence
     scarcer: Floats
     days: Floats
@@ -88,6 +96,10 @@ def gather(
     return Evidence(
         matured=matured,
         effects=effects,
+        winner=effects.best,
+        probability_best=best,
+        expected_loss=effects.expected_loss(),
+        alike=effects.probability_within(rules.smallest_effect),
         interval=_intervals(strata, scarcer=scarcer, level=rules.gates.interval),
         scarcer=scarcer,
         days=days,
@@ -101,20 +113,20 @@ def gather(
 def judge(evidence: Evidence, row: int, *, variants: Sequence[str], rules: Rules, ratio: RatioCheck) -> dict[str, Any]:
     """The verdict of one segment (the last row: over all), with its winner, its gates and the reason in words."""
     if not np.isfinite(evidence.base[row]):
-        verdict = "broken" if ratio.is_broken else "keep_running"
-        return {"verdict": verdict, "winner": None, "reason": _NO_OUTCOME, "gates": []}
-    best = int(evidence.effects.best[row])
+        verdict, reason = ("broken", _BROKEN) if ratio.is_broken else ("keep_running", _NO_OUTCOME)
+        return {"verdict": verdict, "winner": None, "reason": reason, "gates": []}
+    best = int(evidence.winner[row])
     gates = _gates(evidence, row, best=best, rules=rules, ratio=ratio)
     failed = [gate for gate in gates if gate["passed"] is False]
     long_enough = not any(gate["gate"] in {"min_days", "min_responders"} for gate in failed)
-    alike = _surely_alike(evidence, row, size=rules.smallest_effect)
+    alike = _surely_alike(evidence, row)
     winner = variants[best]
     stays = best == evidence.matured.control
     if ratio.is_broken:
-        verdict, reason = "broken", "Units did not come in the shares of the weights; find out why before you read on."
+        verdict, reason = "broken", _BROKEN
     elif not failed:
         kept = f"{winner} (the control) is best: stay with it" if stays else f"{winner} is best"
-        verdict, reason = "ship", f"{kept}, with probability {evidence.effects.probability_best()[row]:.3f} at least."
+        verdict, reason = "ship", f"{kept}, with probability {evidence.probability_best[row]:.3f} at least."
     elif long_enough and alike:
         size = f"{rules.smallest_effect:.1%}".replace(".0%", "%")
         verdict, reason = "no_difference", f"No variant differs from control by {size} of its mean or more."
@@ -123,6 +135,7 @@ def judge(evidence: Evidence, row: int, *, variants: Sequence[str], rules: Rules
     return {"verdict": verdict, "winner": winner, "reason": reason, "gates": gates}
 
 
+_BROKEN = "Units did not come in the shares of the weights; find out why before you read on."
 _NO_OUTCOME = "No matured unit has responded yet, so there is nothing to compare."
 
 
@@ -169,7 +182,11 @@ def _intervals(strata: Strata, *, scarcer: Floats, level: float) -> ConfidenceSe
 
 
 def _expected_before(strata: Strata) -> Floats:
-    """Pooled mean of each variant over the earlier strata of the segment (0 before the first)."""
+    """Pooled mean of each variant over the segment's earlier strata; of its first stratum, that stratum's own mean.
+
+    With weights constant inside a stratum, its own mean errs by a product of two errors that both vanish: too little to
+    tell in an asymptotic interval, where 0 would double the width for outcomes far from zero.
+    """
     first = np.searchsorted(strata.segment, strata.segment)
 
     def before(values: Floats) -> Floats:
@@ -178,7 +195,8 @@ def _expected_before(strata: Strata) -> Floats:
         return earlier
 
     units = before(strata.n_units)
-    expected: Floats = np.where(units > 0.0, before(strata.total) / np.maximum(units, 1.0), 0.0)
+    own = strata.total / np.maximum(strata.n_units, 1.0)
+    expected: Floats = np.where(units > 0.0, before(strata.total) / np.maximum(units, 1.0), own)
     return expected
 
 
@@ -189,9 +207,9 @@ def _wrong_share(best: Floats) -> Floats:
     return share
 
 
-def _surely_alike(evidence: Evidence, row: int, *, size: float) -> bool:
-    alike = evidence.effects.probability_within(size)[row]
-    return bool((alike[evidence.effects.available[row]] >= SURE_OF_NO_DIFFERENCE).all())
+def _surely_alike(evidence: Evidence, row: int) -> bool:
+    available = evidence.effects.available[row]
+    return bool((evidence.alike[row, available] >= SURE_OF_NO_DIFFERENCE).all())
 
 
 def _gates(evidence: Evidence, row: int, *, best: int, rules: Rules, ratio: RatioCheck) -> list[dict[str, Any]]:
@@ -199,8 +217,8 @@ def _gates(evidence: Evidence, row: int, *, best: int, rules: Rules, ratio: Rati
     rivals = [int(i) for i in np.flatnonzero(evidence.effects.available[row]) if i != control]
     judged = rivals if best == control else [best]
     scarcest = float(evidence.scarcer[row, [control, *judged]].min())
-    best_is = float(evidence.effects.probability_best()[row])
-    loss = float(evidence.effects.expected_loss()[row])
+    best_is = float(evidence.probability_best[row])
+    loss = float(evidence.expected_loss[row])
     interval, excluded = _interval(evidence, row, judged=judged)
     enough = scarcest >= gates.min_responders
     wrong, proven = float(evidence.wrong_share[row]), bool(evidence.proven[row])
@@ -229,7 +247,7 @@ def _gate(name: str, value: object, *, threshold: float | None, passed: bool | N
 def _interval(evidence: Evidence, row: int, *, judged: Sequence[int]) -> tuple[list[float | None] | None, bool]:
     """The always-valid interval nearest to zero of those judged, and whether all lie on the winner's side of it."""
     low, high = evidence.interval.low[row, judged], evidence.interval.high[row, judged]
-    stays = evidence.matured.control not in judged and int(evidence.effects.best[row]) == evidence.matured.control
+    stays = evidence.matured.control not in judged and int(evidence.winner[row]) == evidence.matured.control
     needs_positive = evidence.higher_is_better != stays
     clearance = low if needs_positive else -high
     nearest = int(clearance.argmin())

@@ -30,9 +30,10 @@ def _now() -> datetime:
 
 
 def _proposed(session: Session, now: datetime | None = None) -> dict[str, NewWeights]:
-    learnable = read_learnable(session, KEY)
+    moment = now or _now()
+    learnable = read_learnable(session, KEY, now=moment)
     assert learnable is not None
-    return {row.segment: row for row in new_weights(learnable, now=now or _now())}
+    return {row.segment: row for row in new_weights(learnable, now=moment)}
 
 
 def _observe(session: Session, series: int, *, variant: str, clicked: int, n_units: int, segment: str = VIP) -> None:
@@ -106,6 +107,14 @@ def test_the_control_keeps_its_share(session: Session) -> None:
     assert _proposed(session)[VIP].weights["a"] == pytest.approx(0.2)
 
 
+def test_top_two_serves_the_second_best_of_two_variants_as_often_as_the_best(session: Session) -> None:
+    """Russo (2016): with two variants and a fair coin the challenger is always the other one."""
+    series = start_experiment(session, method="top_two")
+    _observe(session, series, variant="a", clicked=10, n_units=400)
+    _observe(session, series, variant="b", clicked=200, n_units=400)
+    assert _proposed(session) == {}  # half and half, as at the start
+
+
 def test_lower_is_better_for_a_metric_that_should_decrease(session: Session) -> None:
     series = start_experiment(session, goal="unsubscribe")
     for variant, n in [("a", 40), ("b", 20)]:
@@ -147,13 +156,13 @@ def test_the_others_wait_where_they_are_while_a_newcomer_burns_in(session: Sessi
 
 def test_a_fixed_experiment_never_learns(session: Session) -> None:
     start_experiment(session, method="fixed")
-    assert read_learnable(session, KEY) is None
+    assert read_learnable(session, KEY, now=_now()) is None
 
 
 def test_a_paused_experiment_does_not_learn(session: Session) -> None:
     start_experiment(session)
     pause(session, KEY, actor=ACTOR)
-    assert read_learnable(session, KEY) is None
+    assert read_learnable(session, KEY, now=_now()) is None
 
 
 def test_a_segment_that_has_left_gets_no_more_weights(session: Session) -> None:

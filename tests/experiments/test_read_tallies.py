@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pytest
 from sqlmodel import Session
 
 from experiments.read_tallies import Tallies, read_ages, read_tallies, read_weights
@@ -106,3 +107,15 @@ def test_weights_are_read_by_segment_and_version(session: Session) -> None:
     assert np.allclose([weights[SEGMENTS[0], 1].weights[key] for key in "ab"], 0.5)
     assert weights[SEGMENTS[0], 1].basis == {}
     assert set(read_weights(session, series, segments=[SEGMENTS[1]])) == {(SEGMENTS[1], 1)}
+
+
+@pytest.mark.parametrize("goal", ["click", "revenue"])
+def test_early_hours_may_be_summed_to_days_with_ages_kept(session: Session, goal: str) -> None:
+    series = start_experiment(session, goal=goal)
+    event = {"click": "click", "revenue": "purchase"}[goal]
+    for hours in (0, 2, 24):
+        at = NOON + timedelta(hours=hours)
+        observe(session.connection(), series, variant="a", n_units=2, values=["1"], event=event, at=at)
+    tallies = read_tallies(session, series, metric=goal, hourly_from=hour_of(NOON + DAY)[0])
+    assert sorted(zip(tallies.n_units, tallies.n_responders, tallies.total, strict=True)) == [(2, 1, 1), (4, 2, 2)]
+    assert sorted(tallies.age_seconds(NOON + DAY)) == [0, 23 * 3600]

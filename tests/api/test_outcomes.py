@@ -1,0 +1,55 @@
+"""POST /v1/outcomes."""
+
+from typing import Any
+
+from tests.api.conftest import Client, assert_problem, pointers
+
+
+def test_an_outcome_is_taken_once(running: Client) -> None:
+    decided = running.decide("c1")
+    outcome = {"outcome_id": "o1", "decision_id": decided["decision_id"], "event": "click"}
+    taken = running.post("/v1/outcomes", outcome).get_json()
+    assert taken == {"accepted": 1, "duplicates": 0, "rejected": [], "statuses": {"attributed": 1}}
+    assert running.post("/v1/outcomes", outcome).get_json()["duplicates"] == 1
+
+
+def test_an_outcome_before_its_decision_waits(running: Client) -> None:
+    taken = running.post("/v1/outcomes", {"customer_id": "c1", "event": "click"}).get_json()
+    assert taken["statuses"] == {"waiting": 1}
+
+
+def test_a_bad_outcome_never_harms_its_neighbours(running: Client) -> None:
+    good: dict[str, Any] = {"customer_id": "c1", "event": "purchase", "value": 12.5}
+    bad: list[Any] = [
+        7,
+        {},
+        {"event": "click"},
+        good | {"event": ""},
+        good | {"value": "much"},
+        good | {"value": 1e300},
+        good | {"customer_id": "x" * 10_000},
+        good | {"customer_id": "a\x00"},
+        good | {"event": "a\x00"},
+        good | {"outcome_id": "x" * 10_000},
+        good | {"occurred_at": "yesterday"},
+        good | {"decision_id": "no"},
+        good | {"colour": "red"},
+    ]
+    running.decide("c1")
+    taken = running.post("/v1/outcomes", {"outcomes": [good, *bad, good]}).get_json()
+    assert taken["accepted"] == 2
+    assert [one["index"] for one in taken["rejected"]] == list(range(1, len(bad) + 1))
+    assert all(one["code"] and one["detail"] for one in taken["rejected"])
+
+
+def test_a_list_that_is_none_is_refused(running: Client) -> None:
+    for body, pointer in [
+        ([], ""),
+        ({"outcomes": {}}, "/outcomes"),
+        ({"outcomes": [], "more": 1}, "/more"),
+        ({"outcomes": [{}] * 2_001}, "/outcomes"),
+    ]:
+        problem = assert_problem(running.post("/v1/outcomes", body), 422, "invalid_input")
+        assert pointers(problem) == {pointer}
+    answer = running.post("/v1/outcomes", data=b'{"value": NaN}', content_type="application/json")
+    assert_problem(answer, 400, "invalid_json")

@@ -1,0 +1,117 @@
+"""What policies and programmes earn. Expected values: sums written by the test, worked out by hand."""
+
+from typing import Any
+
+import pytest
+from sqlmodel import Session, select
+
+from experiments.errors import MetricNotMeasured, PolicyNotFound
+from experiments.promote import promote, rollback
+from experiments.review import policy_results, programme_results
+from experiments.tables import Series
+from tests.experiments.review_world import (
+    ACTOR,
+    KEY,
+    PLACEMENT,
+    observe,
+    row_of,
+    start_experiment,
+    two_weeks,
+    variant_of,
+)
+
+
+def _promoted(session: Session, segments: dict[str, str], **settings: Any) -> int:
+    request = {"reason": "won", "segments": segments, "force": True, "explore": 0.2}
+    number: int = promote(session, KEY, request=request | settings, actor=ACTOR)["series"]
+    return number
+
+
+def test_the_standing_variant_is_compared_with_all_that_explore(session: Session) -> None:
+    """By hand: b 160 of 800; a 10 of 100 and c 14 of 100 explore together, 24 of 200."""
+    start_experiment(session, variants=("a", "b", "c"))
+    series = _promoted(session, {"all": "b"})
+    for variant, n_units, visits in (("a", 100, 10), ("b", 800, 160), ("c", 100, 14)):
+        observe(session, series, variant=variant, n_units=n_units, visits=visits)
+    answer = policy_results(session, PLACEMENT)
+    row = row_of(answer, "all")
+    assert (row["standing_variant"], row["experiment"]) == ("b", KEY)
+    assert variant_of(row, "standing")["mean"] == 0.2
+    assert variant_of(row, "exploring")["mean"] == 0.12
+    assert variant_of(row, "standing")["uplift"]["absolute"] == pytest.approx(0.08)
+    assert variant_of(row, "standing")["weight"] == pytest.approx(0.8)
+    assert answer["checks"]["sample_ratio"]["p_value"] == 1.0
+    assert (answer["metric"], answer["policy_version"]) == ("visit", 1)
+
+
+def test_segments_of_several_promotions_are_reviewed_together(session: Session) -> None:
+    start_experiment(session, segments=("vip", "new", "all"))
+    first = _promoted(session, {"vip": "b", "new": "b"})
+    second = _promoted(session, {"all": "a", "new": "a"})
+    for series, segment, standing in (
+        (first, "vip", "b"),
+        (second, "all", "a"),
+        (second, "new", "a"),
+        (first, "new", "b"),
+    ):
+        other = "a" if standing == "b" else "b"
+        observe(session, series, variant=standing, segment=segment, n_units=800, visits=80)
+        observe(session, series, variant=other, segment=segment, n_units=200, visits=10)
+    answer = policy_results(session, PLACEMENT)
+    assert {row["segment"]: row["standing_variant"] for row in answer["segments"]} == {
+        "vip": "b",
+        "new": "a",
+        "all": "a",
+    }
+    assert variant_of(answer["overall"], "standing")["n_units"] == 3 * 800
+    assert variant_of(answer["overall"], "standing")["uplift"]["absolute"] == pytest.approx(0.05)
+
+
+def test_what_a_policys_variants_cost_is_in_its_money(session: Session) -> None:
+    """By hand, per unit: standing 2.00 - 0.50, exploring 1.00: a gain of 500 for 1,000 units."""
+    start_experiment(session, goal="spend", metrics=["visit"], costs={"b": {"per_decision": 0.5}})
+    series = _promoted(session, {"all": "b"})
+    spent: dict[str, Any] = {"metric": "spend", "visits": 80}
+    observe(session, series, variant="b", n_units=800, total="1600", squares="40000", **spent)
+    observe(session, series, variant="a", n_units=200, total="200", squares="9000", **spent)
+    money = policy_results(session, PLACEMENT)["money"]
+    assert (money["variant"], money["against"], money["currency"]) == ("standing", "exploring", "EUR")
+    assert money["per_1000"] == pytest.approx(500.0)
+
+
+def test_a_placement_where_nothing_stands_has_no_policy_results(session: Session) -> None:
+    start_experiment(session)
+    with pytest.raises(PolicyNotFound):
+        policy_results(session, PLACEMENT)
+    _promoted(session, {"all": "b"})
+    with pytest.raises(MetricNotMeasured):
+        policy_results(session, PLACEMENT, metric="none-such")
+    rollback(session, PLACEMENT, request={"reason": "no"}, actor=ACTOR)
+    with pytest.raises(PolicyNotFound):
+        policy_results(session, PLACEMENT)
+
+
+def test_the_programme_compares_treated_with_held_out_in_every_segment(session: Session) -> None:
+    """Enrolments carry the placement's segments; their weights are the holdout's share, 10 %."""
+    start_experiment(session, segments=("vip", "all"))
+    programme = session.exec(select(Series.number).where(Series.kind == "programme")).one()
+    assert programme is not None
+    for segment in ("vip", "all"):
+        two_weeks(session, programme, rates={"treated": 0.12}, n_units=900, segment=segment)
+        two_weeks(session, programme, rates={"held_out": 0.10}, n_units=100, segment=segment)
+    answer = programme_results(session, metric="visit")
+    (placement,) = answer["placements"]
+    assert placement["placement"] == PLACEMENT
+    assert [row["segment"] for row in placement["segments"]] == ["all", "vip"]
+    treated = variant_of(placement["overall"], "treated")
+    assert treated["uplift"]["absolute"] == pytest.approx(0.02)
+    assert treated["weight"] == pytest.approx(0.9)
+    assert placement["checks"]["sample_ratio"]["p_value"] == pytest.approx(1.0)
+
+
+def test_a_metric_that_no_programme_measures_is_refused_and_none_at_all_is_an_empty_list(session: Session) -> None:
+    assert programme_results(session)["placements"] == []
+    start_experiment(session)
+    assert programme_results(session)["metric"] == "revenue"
+    with pytest.raises(MetricNotMeasured):
+        programme_results(session, metric="none-such")

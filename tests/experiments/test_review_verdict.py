@@ -1,0 +1,188 @@
+"""Verdicts. Segments of a world are as many independent experiments; what is expected follows from how it is made."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sqlmodel import Session
+
+from experiments.definitions import Gates
+from experiments.review import results
+from experiments.review.checks import RatioCheck
+from experiments.review.estimates import estimate
+from experiments.review.strata import Strata
+from experiments.review.verdict import Rules, gather, judge
+from tests.experiments.review_world import KEY, observe, reweigh, row_of, start_experiment, two_weeks
+
+Ints = NDArray[np.int64]
+FINE = RatioCheck(0.5, is_broken=False)
+BOTH = np.array([True, True])
+UNCOUPLED = Rules(Gates(false_discovery=0.5))  # each segment for itself
+
+
+def _strata(visits: Ints, n_units: Ints, *, share: float = 0.5) -> Strata:
+    """Worlds by day: visits and units of shape (n_worlds, n_days, 2), one version, b getting ``share``."""
+    n_worlds, n_days, _ = visits.shape
+    flat = visits.reshape(-1, 2).astype(np.float64)
+    return Strata(
+        segments=tuple(f"world-{i}" for i in range(n_worlds)),
+        variants=("a", "b"),
+        control=0,
+        segment=np.repeat(np.arange(n_worlds), n_days),
+        day=np.tile(np.arange(n_days), n_worlds),
+        version=np.ones(n_worlds * n_days, dtype=np.int64),
+        n_units=n_units.reshape(-1, 2).astype(np.float64),
+        n_responders=flat,
+        total=flat,
+        squares=flat,
+        propensity=np.tile([1.0 - share, share], (n_worlds * n_days, 1)),
+    )
+
+
+def _verdicts(
+    strata: Strata, *, days: int, rules: Rules = UNCOUPLED, higher_is_better: bool = True
+) -> list[dict[str, Any]]:
+    evidence = gather(
+        strata,
+        estimate(strata),
+        days=np.full(len(strata.segments) + 1, float(days)),
+        rules=rules,
+        binary=True,
+        higher_is_better=higher_is_better,
+        available=BOTH,
+    )
+    n_worlds = len(strata.segments)
+    return [judge(evidence, row, variants=strata.variants, rules=rules, ratio=FINE) for row in range(n_worlds)]
+
+
+def _watched(rates: tuple[float, float], *, share: float, n_worlds: int, seed: int) -> tuple[set[int], set[int]]:
+    """The worlds that ship b, and those that ship a, at any of 20 daily looks from the 7th day on."""
+    rng = np.random.default_rng(seed)
+    n_units = np.round(np.array([1.0 - share, share]) * 1_500)
+    units = np.broadcast_to(n_units, (n_worlds, 20, 2))
+    visits = rng.binomial(units.astype(int), rates)
+    shipped: dict[str, set[int]] = {"a": set(), "b": set()}
+    for days in range(7, 21):
+        found = _verdicts(_strata(visits[:, :days], units[:, :days], share=share), days=days)
+        for world, verdict in enumerate(found):
+            if verdict["verdict"] == "ship":
+                shipped[verdict["winner"]].add(world)
+    return shipped["b"], shipped["a"]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.05])
+def test_hardly_any_experiment_without_a_difference_ships_though_watched_daily(share: float) -> None:
+    """500 worlds; a true rate of 5 % fails here 1 in 1,000 times. A naive 95 % rule ships in 29-62 % of such worlds."""
+    b, a = _watched((0.05, 0.05), share=share, n_worlds=500, seed=20261121)
+    assert binomtest(len(b | a), 500, 0.05, alternative="greater").pvalue > 1e-3
+
+
+def test_real_differences_ship_and_the_worse_variant_does_not() -> None:
+    """A fifth better, 15,000 units each: of 200 worlds at least half ship b (false alarm 1 in 10**6), none a."""
+    b, a = _watched((0.05, 0.06), share=0.5, n_worlds=200, seed=7)
+    assert binomtest(len(b), 200, 0.5, alternative="less").pvalue > 1e-6
+    assert len(a) == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(a=st.integers(50, 400), b=st.integers(50, 400))
+def test_a_verdict_on_harm_mirrors_that_on_gain(a: int, b: int) -> None:
+    """Lower is better, responders and others swapped: the same winner (relative sizes differ, so not each gate)."""
+    units = np.full((1, 1, 2), 1_000)
+    up = _verdicts(_strata(np.array([[[a, b]]]), units), days=14)[0]
+    down = _verdicts(_strata(np.array([[[b, a]]]), units), days=14, higher_is_better=False)[0]
+    assert a == b or up["winner"] == ("b" if b > a else "a")
+    assert a == b or down["winner"] == up["winner"]
+
+
+@given(scale=st.integers(1, 50))
+@settings(max_examples=20, deadline=None)
+def test_more_of_the_same_evidence_never_makes_the_winner_less_certain(scale: int) -> None:
+    def best(n: int) -> float:
+        strata = _strata(np.array([[[100, 115]]]) * n, np.full((1, 1, 2), 1_000) * n)
+        gates = {gate["gate"]: gate for gate in _verdicts(strata, days=14)[0]["gates"]}
+        return float(gates["probability_best"]["value"])
+
+    assert best(scale) <= best(scale + 1)
+
+
+def test_every_gate_is_listed_with_its_value_and_its_threshold(session: Session) -> None:
+    series = start_experiment(session, gates={"min_days": 14})
+    two_weeks(session, series, rates={"a": 0.10, "b": 0.14}, n_units=500)
+    row = row_of(results(session, KEY), "all")
+    gates = {gate["gate"]: (gate["value"], gate["threshold"], gate["passed"]) for gate in row["gates"]}
+    assert gates["min_days"] == (13.0, 14.0, False)
+    assert gates["min_responders"] == (700.0, 20, True)
+    assert gates["probability_best"][1:] == (0.95, True)
+    assert gates["expected_loss"][1:] == (0.0025, True)
+    assert gates["interval"][0][0] > 0.0
+    assert gates["guardrails"] == (None, None, None)
+    assert (row["verdict"], row["winner"]) == ("keep_running", "b")
+    assert "13 of 14 full days" in row["reason"]
+
+
+def test_the_control_can_win_and_is_kept(session: Session) -> None:
+    series = start_experiment(session, variants=("a", "b", "c"))
+    two_weeks(session, series, rates={"a": 0.14, "b": 0.10, "c": 0.09}, n_units=500)
+    row = row_of(results(session, KEY), "all")
+    assert (row["verdict"], row["winner"]) == ("ship", "a")
+    interval = next(gate for gate in row["gates"] if gate["gate"] == "interval")
+    assert interval["value"][1] < 0.0
+
+
+def test_fewer_of_what_should_decrease_wins(session: Session) -> None:
+    series = start_experiment(session, goal="complaint", metrics=["spend"])
+    for day in range(14):
+        observe(session, series, variant="a", n_units=500, visits=70, day=day, metric="complaint")
+        observe(session, series, variant="b", n_units=500, visits=50, day=day, metric="complaint")
+    row = row_of(results(session, KEY), "all")
+    assert (row["verdict"], row["winner"]) == ("ship", "b")
+
+
+def test_enough_units_without_a_difference_are_no_difference(session: Session) -> None:
+    """By hand: 14 x 100,000 units at 50 %: the relative effect's standard error is 0.12 %, far below 1 %."""
+    series = start_experiment(session)
+    two_weeks(session, series, rates={"a": 0.5, "b": 0.5}, n_units=100_000)
+    row = row_of(results(session, KEY), "all")
+    assert row["verdict"] == "no_difference"
+    assert "1%" in row["reason"]
+
+
+def test_units_that_came_in_other_shares_than_the_weights_break_it(session: Session) -> None:
+    """4,700 against 5,300 asked for as halves: chi-squared 36, p = 2e-9."""
+    series = start_experiment(session, segments=("vip", "all"))
+    two_weeks(session, series, rates={"a": 0.1, "b": 0.2}, n_units=500, segment="vip")
+    observe(session, series, variant="a", n_units=4_700, visits=470, day=1)
+    observe(session, series, variant="b", n_units=5_300, visits=1_000, day=1)
+    answer = results(session, KEY)
+    assert row_of(answer, "all")["verdict"] == "broken"
+    assert answer["checks"]["sample_ratio"]["segments"]["all"]["status"] == "alarm"
+    assert any("shares of the weights" in warning for warning in answer["warnings"])
+
+
+def test_weights_that_moved_are_no_broken_ratio(session: Session) -> None:
+    """By hand: 3,010 of a against 500 + 1,600 + 900, variance 250 + 320 + 90: chi-squared 0.1515 (df 1), p = 0.6971."""
+    series = start_experiment(session)
+    for version, (share, units) in enumerate([(0.5, (520, 480)), (0.8, (1_580, 420)), (0.9, (910, 90))], start=1):
+        if version > 1:
+            reweigh(session, series, weights={"a": share, "b": 1 - share})
+        for variant, n_units in zip("ab", units, strict=True):
+            observe(session, series, variant=variant, n_units=n_units, version=version, day=version)
+    ratio = results(session, KEY)["checks"]["sample_ratio"]
+    assert ratio["p_value"] == pytest.approx(0.6971, abs=5e-5)
+    assert ratio["status"] == "ok"
+
+
+def test_a_doubtful_segment_among_sure_ones_waits_for_the_false_discovery_bound(session: Session) -> None:
+    """Its own gates let 0.95 pass; over segments the mean chance of a wrong winner must be 0.01."""
+    series = start_experiment(session, segments=("vip", "all"), gates={"false_discovery": 0.01})
+    two_weeks(session, series, rates={"a": 0.10, "b": 0.16}, n_units=1_000, segment="vip")
+    two_weeks(session, series, rates={"a": 0.10, "b": 0.115}, n_units=300)
+    answer = results(session, KEY)
+    assert row_of(answer, "vip")["verdict"] == "ship"
+    doubtful = {gate["gate"]: gate["passed"] for gate in row_of(answer, "all")["gates"]}
+    assert doubtful["false_discovery"] is False
