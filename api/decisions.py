@@ -17,7 +17,7 @@ from api.state import current_worker
 from experiments.batch import MAX_ITEMS, Failed, decide_items
 from experiments.checks import check_id
 from experiments.decide import Decided
-from experiments.errors import FieldError, InvalidInput
+from experiments.errors import FieldError, InvalidInput, PlacementNotFound
 from experiments.parsing import refuse
 
 doors = Doors("decisions")
@@ -109,6 +109,8 @@ def fetch(key: str) -> Response:
         check_id(occasion_id, "/occasion_id")
     as_text = _wants_text(query.get("format", "json"))
     if request.method == "HEAD":
+        if key not in current_worker().snapshots.look_again().placements:
+            raise PlacementNotFound(key)
         return _uncached(Response(content_type="text/plain; charset=utf-8" if as_text else "application/json"))
     attributes = {name[5:]: value for name, value in query.items() if name.startswith("attr.")}
     decider = current_worker().decider

@@ -46,7 +46,7 @@ def defined_answer(defined: Defined) -> Response:
     return with_etag(answer, defined.version)
 
 
-def _open(resource: _Resource) -> None:
+def _open_put(resource: _Resource) -> None:
     kind, path, model, put = resource
 
     @doors.open(
@@ -66,6 +66,8 @@ def _open(resource: _Resource) -> None:
             defined = put(session, key, payload=payload, actor=actor(), if_match=version)
         return defined_answer(defined)
 
+
+def _open_get(kind: Kind, path: str) -> None:
     @doors.open(
         "GET",
         f"{path}/<key>",
@@ -79,6 +81,8 @@ def _open(resource: _Resource) -> None:
             defined = catalog.get_definition(session, kind, key=key)
         return with_etag(json_answer(definition_json(defined)), defined.version)
 
+
+def _open_list(kind: Kind, path: str) -> None:
     @doors.open(
         "GET",
         path,
@@ -96,4 +100,6 @@ def _open(resource: _Resource) -> None:
 
 
 for _resource in RESOURCES:
-    _open(_resource)
+    _open_put(_resource)
+    _open_get(_resource.kind, _resource.path)
+    _open_list(_resource.kind, _resource.path)

@@ -37,7 +37,7 @@ class ResultsQuery(ReviewQuery):
 @doors.open("GET", "/v1/experiments/<key>/results", scope="analyse", query=ResultsQuery, gives=dict[str, Any])
 def results(key: str) -> Response:
     """Say what an experiment has shown, per segment and over all, with a verdict and its gates."""
-    from experiments import review  # noqa: PLC0415  # a worker that only decides and records never needs it
+    from experiments import review  # a worker that only decides and records never needs it
 
     query = read_query(ResultsQuery)
     with reading(current_worker().engine) as session:
@@ -48,18 +48,18 @@ def results(key: str) -> Response:
 @doors.open("POST", "/v1/experiments/<key>/promote", scope="analyse", takes=PromotionRequest, gives=dict[str, Any])
 def promote_winners(key: str) -> Response:
     """Make winners the standing policy of their segments; refused where the verdict isn't ``ship``, unless forced."""
-    from experiments.promote import promote  # noqa: PLC0415  # as above
+    from experiments.promote import promote  # as above
 
     request = read_json()
     with transaction(current_worker().engine) as session:
-        promoted = promote(session, key, request, actor=actor())
+        promoted = promote(session, key, request=request, actor=actor())
     return _in_effect(promoted)
 
 
 @doors.open("GET", "/v1/policies/<placement>", scope="analyse", gives=dict[str, Any])
 def get_policy(placement: str) -> Response:
     """Read a placement's policy: what stands, and every version with its evidence."""
-    from experiments.promote import read_policy  # noqa: PLC0415  # as above
+    from experiments.promote import read_policy  # as above
 
     with reading(current_worker().engine) as session:
         return json_answer(read_policy(session, placement))
@@ -68,18 +68,18 @@ def get_policy(placement: str) -> Response:
 @doors.open("POST", "/v1/policies/<placement>/rollback", scope="analyse", takes=RollbackRequest, gives=dict[str, Any])
 def roll_back(placement: str) -> Response:
     """Bring back what stood in an earlier version, as one more version."""
-    from experiments.promote import rollback  # noqa: PLC0415  # as above
+    from experiments.promote import rollback  # as above
 
     request = read_json()
     with transaction(current_worker().engine) as session:
-        rolled_back = rollback(session, placement, request, actor=actor())
+        rolled_back = rollback(session, placement, request=request, actor=actor())
     return _in_effect(rolled_back)
 
 
 @doors.open("GET", "/v1/policies/<placement>/results", scope="analyse", query=ReviewQuery, gives=dict[str, Any])
 def policy_results(placement: str) -> Response:
     """Say what a policy earns: its standing variants against the share that keeps exploring."""
-    from experiments import review  # noqa: PLC0415  # as above
+    from experiments import review  # as above
 
     query = read_query(ReviewQuery)
     with reading(current_worker().engine) as session:
@@ -89,7 +89,7 @@ def policy_results(placement: str) -> Response:
 @doors.open("GET", "/v1/programme/results", scope="analyse", query=ReviewQuery, gives=dict[str, Any])
 def programme_results() -> Response:
     """Say what everything earns against the holdout."""
-    from experiments import review  # noqa: PLC0415  # as above
+    from experiments import review  # as above
 
     query = read_query(ReviewQuery)
     with reading(current_worker().engine) as session:

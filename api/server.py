@@ -1,5 +1,6 @@
 """gunicorn's settings (``gunicorn --config python:api.server api.server:application``) and its hooks."""
 
+import gc
 import os
 import shutil
 import threading
@@ -41,7 +42,8 @@ worker_class = "gthread"
 preload_app = True  # imports are shared; threads and connections are opened after the fork
 keepalive = 75
 timeout = 60
-graceful_timeout = 7  # so that SIGTERM ends within 10 s
+limit_request_line = 8190  # attributes come in the address at the email door
+graceful_timeout = 6  # so that SIGTERM ends within 10 s
 control_socket_disable = True
 logger_class = Logs
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # heartbeats must not wait for a disk
@@ -57,6 +59,7 @@ def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> 
 
 def when_ready(server: Any) -> None:  # noqa: ARG001  # gunicorn's
     """Start the background process, once the address is bound."""
+    gc.freeze()  # what is there now lives on: web processes share it, and end sooner without collecting it
     if _config.learn:
         _background.start()
 
@@ -74,6 +77,7 @@ def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001  # gunicorn's
     """Commit what this process has queued."""
     if "app" in _opened:
         _opened.pop("app")[0].close()
+    gc.freeze()  # the process ends; collecting it all once more takes a busy machine seconds
 
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001  # gunicorn's
@@ -84,6 +88,7 @@ def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001  # gunicorn's
 
 def on_exit(server: Any) -> None:  # noqa: ARG001  # gunicorn's
     """End the background process; its work is in the database."""
+    gc.freeze()  # as above
     if _config.learn:
         _background.close()
     if FOLDER in os.environ:

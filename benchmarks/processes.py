@@ -5,12 +5,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-_STOP_SECONDS: Final = 20
+_STOP_SECONDS: Final = 30
 
 
 @contextmanager
@@ -31,25 +32,41 @@ def cores() -> tuple[int | None, int | None]:
     return (available[0], available[-1]) if len(available) > 1 else (None, None)
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Processes that end together: their guards read from one pipe, which closes with the block, or with us."""
+
+    stdin: int
+    guards: list[subprocess.Popen[bytes]]
+
+    def start(self, command: Sequence[str], *, environment: Mapping[str, str], log: Path) -> int:
+        """Start a command; returns the id of its guard."""
+        guarded = [sys.executable, "-m", "benchmarks.guard", *command]
+        with log.open("wb") as out:
+            guard = subprocess.Popen(
+                guarded,
+                stdin=self.stdin,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+        self.guards.append(guard)
+        return guard.pid
+
+
 @contextmanager
-def running(command: Sequence[str], *, environment: Mapping[str, str], log: Path) -> Iterator[int]:
-    """Run a command for the time of the block; yields the id of its guard, which ends it even if we are killed."""
-    guarded = [sys.executable, "-m", "benchmarks.guard", *command]
-    with log.open("wb") as out:
-        guard = subprocess.Popen(
-            guarded,
-            stdin=subprocess.PIPE,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **environment},
-            start_new_session=True,
-        )
+def group() -> Iterator[Group]:
+    """Processes for the time of the block; they end even if we are killed."""
+    stdin, held = os.pipe()
+    started = Group(stdin, guards=[])
     try:
-        yield guard.pid
+        yield started
     finally:
-        if guard.stdin is not None:
-            guard.stdin.close()
-        guard.wait(timeout=_STOP_SECONDS)
+        os.close(held)
+        os.close(stdin)
+        for guard in started.guards:
+            guard.wait(timeout=_STOP_SECONDS)
 
 
 def web_workers(guard: int) -> list[int]:

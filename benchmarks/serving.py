@@ -3,8 +3,7 @@
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from benchmarks import peers, world
 from benchmarks.databases import POSTGRESQL, SQLITE, Databases
 from benchmarks.load import Answered, Load, put_under_load
-from benchmarks.processes import cores, cpu_seconds, on_core, resident_megabytes, running, web_workers
+from benchmarks.processes import Group, cores, cpu_seconds, group, on_core, resident_megabytes, web_workers
 
 THREADS: Final = 40  # so that 32 connections are never refused for want of a thread
 _START_SECONDS: Final = 40.0
@@ -88,8 +87,8 @@ def contenders(built: Databases) -> list[Contender]:
 def measure(built: Databases, client: Pool, *, n_rounds: int, seconds: float) -> list[Measured]:
     """Start all servers, let each have its turn in every round, stop them."""
     turns = [Measured(contender) for contender in contenders(built)]
-    with ExitStack() as stack:
-        guards = [stack.enter_context(_started(one.contender, built.folder)) for one in turns]
+    with group() as servers:
+        guards = [_start(one.contender, servers, folder=built.folder) for one in turns]
         for one in turns:
             _wait_until_ready(one.contender, client, folder=built.folder)
         for number in range(n_rounds):
@@ -114,15 +113,11 @@ def _turn(load: Load, client: Pool, *, pids: Sequence[int]) -> Round:
     return Round(n_answers / answered.seconds, float(p50), float(p99), cpu / n_all, answered.errors)
 
 
-@contextmanager
-def _started(contender: Contender, folder: Path) -> Iterator[int]:
+def _start(contender: Contender, servers: Group, *, folder: Path) -> int:
     """Start a server: a single worker on the server's core, two on any."""
-    core = cores()[0] if contender.n_workers == 1 else None
-    log = folder / f"{contender.file}.log"
-    with ExitStack() as stack:
-        with on_core(core):
-            guard = stack.enter_context(running(contender.command, environment=contender.environment, log=log))
-        yield guard
+    with on_core(cores()[0] if contender.n_workers == 1 else None):
+        log = folder / f"{contender.file}.log"
+        return servers.start(contender.command, environment=contender.environment, log=log)
 
 
 def _wait_until_ready(contender: Contender, client: Pool, *, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The best variant of every segment now: for lists that are sent without asking for each customer. Records nothing."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlmodel import Session, col, select
@@ -16,63 +17,58 @@ def best_variants(session: Session, placement: str) -> list[dict[str, Any]]:
 
     Returns:
         One dict a segment, in order: segment, variant, content (templates as defined), deliver, source, experiment,
-        policy_version, and probability: that the variant is the best one by the newest weights' basis, None if unknown.
+        policy_version, and probability: that the variant is the best one, by the evidence of its promotion or by what
+        the newest weights came from; None if unknown.
     Raises:
         PlacementNotFound: No such placement.
     """
-    placed = get_definition(session, "placement", key=placement).body
-    lines = now_serving(session, placement)
-    entries = _policy_entries(session, placement)
-    return [_best(session, line, default=placed["default"], entry=entries.get(line["segment"])) for line in lines]
+    default = get_definition(session, "placement", key=placement).body["default"]
+    newest = select(PolicyVersion).where(PolicyVersion.placement == placement)
+    policies = session.exec(newest.order_by(col(PolicyVersion.version).desc())).all()
+    return [_best(session, line, default=default, policies=policies) for line in now_serving(session, placement)]
 
 
 def _best(
-    session: Session, line: dict[str, Any], *, default: dict[str, Any], entry: dict[str, Any] | None
+    session: Session, line: dict[str, Any], *, default: dict[str, Any], policies: Sequence[PolicyVersion]
 ) -> dict[str, Any]:
     kept = {name: line[name] for name in ("segment", "source", "experiment", "policy_version")}
-    if line["source"] == "policy" and entry is not None:
-        allocation = _newest(session, entry["series"], segment=line["segment"])
-        return kept | _variant(session, entry["series"], key=entry["variant"], allocation=allocation)
+    if line["source"] == "policy":
+        segment = line["segment"] if line["segment"] in policies[0].entries else EVERYONE
+        entry = policies[0].entries[segment]
+        return kept | _variant(session, entry["series"], key=entry["variant"]) | _evidence(policies, segment)
     if line["source"] == "experiment":
-        series = session.exec(select(Experiment.series).where(Experiment.key == line["experiment"])).one() or 0
-        allocation = _newest(session, series, segment=line["segment"])
-        return kept | _variant(
-            session, series, key=_leader(session, series, allocation=allocation), allocation=allocation
-        )
-    shown = {"variant": default["key"], "content": default["content"], "deliver": default["deliver"]}
-    return kept | shown | {"probability": None}
+        query = select(Experiment.series).where(Experiment.key == line["experiment"])
+        return kept | _leader(session, session.exec(query).one() or 0, segment=line["segment"])
+    shown = {name: default[name] for name in ("content", "deliver")}
+    return kept | {"variant": default["key"], **shown, "probability": None}
 
 
-def _policy_entries(session: Session, placement: str) -> dict[str, dict[str, Any]]:
-    newest = select(PolicyVersion).where(PolicyVersion.placement == placement)
-    policy = session.exec(newest.order_by(col(PolicyVersion.version).desc()).limit(1)).first()
-    return {} if policy is None else dict(policy.entries)
+def _evidence(policies: Sequence[PolicyVersion], segment: str) -> dict[str, Any]:
+    """The probability that the promotion of what stands in a segment was based on."""
+    entry = policies[0].entries[segment]
+    promoted = (policy for policy in policies if segment in policy.evidence and policy.entries[segment] == entry)
+    rows = [row for policy in promoted for row in policy.evidence[segment]["variants"]]
+    found = (row["probability_best"] for row in rows if row["variant"] == entry["variant"])
+    return {"probability": next(found, None)}
 
 
-def _newest(session: Session, series: int, *, segment: str) -> Allocation:
-    newest = newest_allocations(session, series)
-    return newest[segment] if segment in newest else newest[EVERYONE]
-
-
-def _leader(session: Session, series: int, *, allocation: Allocation) -> str:
+def _leader(session: Session, series: int, *, segment: str) -> dict[str, Any]:
     """The variant most probably the best; before anything is learned, the control."""
-    if allocation.basis:
-        return max(allocation.basis, key=lambda key: _probability(allocation, key) or 0.0)
-    control = select(SeriesVariant.key).where(SeriesVariant.series == series, col(SeriesVariant.is_control))
-    key: str = session.exec(control).one()
-    return key
+    newest = newest_allocations(session, series)
+    allocation = newest[segment] if segment in newest else newest[EVERYONE]
+    probabilities = {key: _probability(allocation, key) for key in allocation.basis}
+    if not any(probabilities.values()):
+        control = select(SeriesVariant.key).where(SeriesVariant.series == series, col(SeriesVariant.is_control))
+        return _variant(session, series, key=session.exec(control).one()) | {"probability": None}
+    key = max(probabilities, key=lambda key: probabilities[key] or 0.0)
+    return _variant(session, series, key=key) | {"probability": probabilities[key]}
 
 
 def _probability(allocation: Allocation, key: str) -> float | None:
-    said: float | None = allocation.basis.get(key, {}).get("probability_best")
+    said: float | None = allocation.basis[key].get("probability_best")
     return said
 
 
-def _variant(session: Session, series: int, *, key: str, allocation: Allocation) -> dict[str, Any]:
+def _variant(session: Session, series: int, *, key: str) -> dict[str, Any]:
     variant = session.get_one(SeriesVariant, (series, key))
-    return {
-        "variant": key,
-        "content": variant.content,
-        "deliver": variant.deliver,
-        "probability": _probability(allocation, key),
-    }
+    return {"variant": key, "content": variant.content, "deliver": variant.deliver}

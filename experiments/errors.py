@@ -301,7 +301,7 @@ class PromotionRefused(ExperimentsError):
 
     def __init__(self, key: str, *, fields: Iterable[FieldError]) -> None:
         self.fields = tuple(fields)
-        why = "; ".join(f"{pointer}: {detail}" for pointer, detail in self.fields[:5]) or "no segment is left in it"
+        why = " ".join(f"{pointer}: {detail}" for pointer, detail in self.fields[:5]) or "It has no segment left."
         super().__init__(f"Nothing of experiment {key!r} was promoted. {why}")
 
 

@@ -199,7 +199,7 @@ def read_weights(
 
 def _segments(session: Session, series: int, *, wanted: Collection[str] | None) -> tuple[str, ...]:
     row = session.get_one(Series, series)
-    everything = _enrolled_in(session, series) if row.kind == "programme" else row.segments
+    everything = (row.kind == "programme" and _enrolled_in(session, series)) or row.segments
     return tuple(key for key in everything if wanted is None or key in wanted)
 
 

@@ -25,6 +25,7 @@ POLL_SECONDS = 1.0
 FRESH_SECONDS = 1.5  # younger: has every change that is in effect, since those take effect 2 s after they are made
 USABLE_SECONDS = 30.0  # older: no more experiments on it
 FOREVER = float("inf")
+_STOP_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +130,10 @@ class Snapshots:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread, so that it holds no connection when the engine is disposed of."""
         self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=_STOP_SECONDS)
 
     @property
     def current(self) -> Snapshot | None:

@@ -37,7 +37,7 @@ from experiments.tables import (
     Workspace,
 )
 
-_VERSIONS_IN_SIGHT = 2  # the policy in effect, and the one that soon will be
+_VERSIONS_IN_SIGHT = 5  # the policy in effect, and those that soon will be
 
 
 def load_snapshot(session: Session) -> Snapshot:

@@ -74,7 +74,7 @@ def load(
         key: Of the new experiment.
         placement: Its placement; made if it isn't there.
         actor: For the audit.
-        progress: Told how many more rows have been written.
+        progress: Told how many more decisions and outcomes have been written.
     Raises:
         ExperimentExists: There is an experiment of that key.
         UnreadableCampaign: Propensities that are no weights, attributes that do not fit their declaration, or a metric
@@ -89,20 +89,20 @@ def load(
     _add_allocations(session, campaign, series=series, versions=versions)
     writer = _Writer(session, campaign, series=series, versions=versions, attributes=defined.attributes)
     writer.write_decisions(progress)
-    n_outcomes = writer.write_outcomes(key)
+    writer.write_outcomes(key, progress)
     _conclude(session, key, series=series)
     imported = Imported(
         experiment=key,
         placement=placement,
         n_rows=campaign.n_rows,
-        n_outcomes=n_outcomes,
+        n_outcomes=campaign.n_outcomes,
         basis=_basis(campaign),
         design=None if campaign.shares is None else campaign.shares.design,
         n_versions=sum(len(weights) for weights in versions.weights),
         variants=_mapping(campaign.variants.values, campaign.variants.keys),
         segments=_mapping(campaign.segments.values, campaign.segments.keys),
     )
-    detail = {"n_rows": imported.n_rows, "n_outcomes": n_outcomes, "basis": imported.basis}
+    detail = {"n_rows": imported.n_rows, "n_outcomes": imported.n_outcomes, "basis": imported.basis}
     audit.record(session, actor=actor, action="import", subject=f"experiment/{key}", detail=detail)
     return imported
 
@@ -192,13 +192,11 @@ class _Writer:
             write_decisions(self._connection, part, shard=_SHARD)
             progress(len(part))
 
-    def write_outcomes(self, experiment: str) -> int:
+    def write_outcomes(self, experiment: str, progress: Callable[[int], None]) -> None:
         rows = self._outcomes(experiment)
-        n_written = 0
         while part := list(islice(rows, _SLICE)):
             write_outcomes(self._connection, part, shard=_SHARD)
-            n_written += len(part)
-        return n_written
+            progress(len(part))
 
     def _customer(self, row: int) -> str:
         customers = self._campaign.customers
@@ -227,9 +225,9 @@ class _Writer:
 
     def _outcomes(self, experiment: str) -> Iterator[OutcomeRow]:
         for metric in self._campaign.outcomes:
-            for row in metric.value.nonzero()[0].tolist():
-                n_events = int(metric.value[row]) if metric.kind == "count" else 1
-                for i in range(n_events):
+            n_events = metric.n_events
+            for row in n_events.nonzero()[0].tolist():
+                for i in range(n_events[row]):
                     yield self._outcome(metric, row, outcome_id=f"{experiment}/{metric.key}/{row + 1}/{i}")
 
     def _outcome(self, metric: OutcomeValues, row: int, *, outcome_id: str) -> OutcomeRow:

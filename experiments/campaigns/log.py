@@ -79,6 +79,11 @@ class OutcomeValues:
     text: Sequence[str]
     value: Floats
 
+    @property
+    def n_events(self) -> Indices:
+        """How many outcomes each row is told as: a count so many, any other value one, zero none."""
+        return (self.value if self.kind == "count" else self.value != 0.0).astype(np.intp)
+
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
@@ -110,6 +115,11 @@ class Campaign:
     def n_rows(self) -> int:
         """How many units there are."""
         return self.propensity.size
+
+    @property
+    def n_outcomes(self) -> int:
+        """How many outcomes there are, over all metrics."""
+        return sum(int(outcome.n_events.sum()) for outcome in self.outcomes)
 
 
 def read_campaign(path: Path, columns: CampaignColumns, *, now: datetime) -> Campaign:

@@ -17,11 +17,12 @@ from experiments.demo.loop import Finished, define_and_start, review_and_promote
 from experiments.demo.report import show
 from experiments.demo.server import is_ready, make_database, running_server
 from experiments.demo.shop import Customer, customers
+from experiments.errors import DemoFailed
 from experiments.logs import configure_logs
 
 N_CUSTOMERS: Final = 20_000
 N_WAVES: Final = 10
-N_NEWCOMERS: Final = 6
+_N_SPARE: Final = 50  # so many more, of whom the first of each segment come after the promotion
 
 
 @click.command()
@@ -36,22 +37,28 @@ def demo(*, database: Path | None, seed: int) -> None:
     configure_logs(read_config(log_level="warning"))
     path = _new_file(database)
     console = Console()
-    console.print(f"A new database: {path}")
+    console.print(
+        f"A new database: {path}. The experiment's gates are set to min_days 0, so that a demo of a minute can end; the"
+        " service's default is 7 days.",
+        soft_wrap=True,
+    )
     url = f"sqlite:///{path}"
     rng = np.random.default_rng(seed)
     key = make_database(url, secret=rng.bytes(32))
-    shoppers = customers(N_CUSTOMERS + N_NEWCOMERS, rng=rng)
+    shoppers = customers(N_CUSTOMERS + _N_SPARE, rng=rng)
     log = path.with_suffix(".log")
-    with running_server(url, log=log) as port:
-        show(console, _run(url, shoppers, port=port, key=key))
+    try:
+        with running_server(url, log=log) as port:
+            show(console, _run(url, shoppers, port=port, key=key))
+    except DemoFailed as error:
+        raise click.ClickException(f"{error}\nThe server's log is {log}.") from None
     log.unlink()
-    console.print(
-        f"\nIts key, which may do all: {key}\nOpen it again: [bold]{_program()} serve --database-url {url}[/bold]"
-    )
+    click.echo(f"\nIts key, which may do all: {key}\nTo open it again:\n\n  {_program()} serve --database-url {url}")
 
 
 def _run(url: str, shoppers: list[Customer], *, port: int, key: str) -> Finished:
-    known, newcomers = shoppers[:N_CUSTOMERS], shoppers[N_CUSTOMERS:]
+    known = shoppers[:N_CUSTOMERS]
+    newcomers = {customer.segment: customer for customer in reversed(shoppers[N_CUSTOMERS:])}
     size = N_CUSTOMERS // N_WAVES
     waves = [known[start : start + size] for start in range(0, N_CUSTOMERS, size)]
     engine = open_engine(url)
@@ -59,7 +66,7 @@ def _run(url: str, shoppers: list[Customer], *, port: int, key: str) -> Finished
         with Client(port, key=key) as client, progress_bar("Customers served", N_CUSTOMERS) as progress:
             define_and_start(client)
             n_decided = run_waves(client, engine, waves=waves, refresh=lambda: is_ready(port), progress=progress)
-            return review_and_promote(client, n_decided=n_decided, newcomers=newcomers)
+            return review_and_promote(client, n_decided=n_decided, newcomers=[newcomers[i] for i in sorted(newcomers)])
     finally:
         engine.dispose()
 

@@ -49,7 +49,10 @@ def _load(config: Config, campaign: Campaign, *, key: str, placement: str) -> Im
     engine = open_engine(config.database_url)
     try:
         migrate(engine)
-        with progress_bar("Importing", campaign.n_rows) as progress, transaction(engine) as session:
+        with (
+            progress_bar("Importing", campaign.n_rows + campaign.n_outcomes) as progress,
+            transaction(engine) as session,
+        ):
             return load(session, campaign, key=key, placement=placement, actor=_ACTOR, progress=progress)
     finally:
         engine.dispose()

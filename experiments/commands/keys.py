@@ -6,11 +6,10 @@ from typing import Any
 import click
 import orjson
 
-from experiments.commands.settings import settings
+from experiments.commands.settings import opened, settings
 from experiments.config import Config
-from experiments.database import open_engine, reading, transaction
+from experiments.database import reading, transaction
 from experiments.keys import create_key, list_keys, revoke_key
-from experiments.logs import configure_logs
 from experiments.tables import ApiKey
 
 ACTOR = "optimizer keys"
@@ -29,10 +28,9 @@ def keys() -> None:
 @settings()
 def create(config: Config, name: str, *, scopes: str, days: float | None, as_json: bool) -> None:
     """Print a new key for NAME, and nothing else; it can't be shown again."""
-    configure_logs(config)
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
     wanted = [scope.strip() for scope in scopes.split(",")]
-    with transaction(open_engine(config.database_url)) as session:
+    with opened(config) as engine, transaction(engine) as session:
         row, secret = create_key(session, name, scopes=wanted, actor=ACTOR, expires_at=expires_at)
         shown = _shown(row)
     click.echo(orjson.dumps(shown | {"key": secret}).decode() if as_json else secret)
@@ -43,8 +41,7 @@ def create(config: Config, name: str, *, scopes: str, days: float | None, as_jso
 @settings()
 def list_all(config: Config, *, as_json: bool) -> None:
     """List all keys, the newest first; their secrets are not known."""
-    configure_logs(config)
-    with reading(open_engine(config.database_url)) as session:
+    with opened(config) as engine, reading(engine) as session:
         rows = [_shown(row) for row in list_keys(session)]
     if as_json:
         click.echo(orjson.dumps(rows).decode())
@@ -60,8 +57,7 @@ def list_all(config: Config, *, as_json: bool) -> None:
 @settings()
 def revoke(config: Config, key_id: str, *, reason: str | None) -> None:
     """End the key with the id KEY_ID."""
-    configure_logs(config)
-    with transaction(open_engine(config.database_url)) as session:
+    with opened(config) as engine, transaction(engine) as session:
         revoke_key(session, key_id, actor=ACTOR, reason=reason)
 
 

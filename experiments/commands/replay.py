@@ -17,6 +17,8 @@ from optimizer.replay import Estimate
 
 @click.command("replay")
 @campaign_options
+@click.option("--experiment", help="What to call the replay.")
+@click.option("--placement", hidden=True, help="Only import needs it; here it changes nothing.")
 @click.option("--method", type=click.Choice(["thompson", "top_two"]), default="thompson", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), required=True, help="Of the order of rows and of all choices.")
 @click.option("--metric", help="The outcome to learn from; else the first.")
@@ -24,6 +26,8 @@ from optimizer.replay import Estimate
 def replay_log(
     file: CampaignFile,
     *,
+    experiment: str | None,
+    placement: str | None,
     method: Literal["thompson", "top_two"],
     seed: int,
     metric: str | None,
@@ -34,11 +38,12 @@ def replay_log(
     It decides anew for each row, and only rows where it chooses what was logged count (Li, Chu, Langford and Wang 2011;
     rows of a log that is not uniform are first thinned out until it is). Nothing is stored.
     """
+    del placement  # the options are those of import
     found = _replay(file.read(), method=method, seed=seed, metric=metric)
     if as_json:
-        click.echo(orjson.dumps(_as_json(found, seed=seed)).decode())
+        click.echo(orjson.dumps({"experiment": experiment, "method": method, "seed": seed} | _as_json(found)).decode())
     else:
-        _say(found)
+        _say(found, title=" ".join(filter(None, (experiment, method))))
 
 
 def _replay(campaign: Campaign, *, method: Literal["thompson", "top_two"], seed: int, metric: str | None) -> Replayed:
@@ -56,7 +61,7 @@ def _replay(campaign: Campaign, *, method: Literal["thompson", "top_two"], seed:
     return found
 
 
-def _as_json(found: Replayed, *, seed: int) -> dict[str, Any]:
+def _as_json(found: Replayed) -> dict[str, Any]:
     replay = found.replay
     segments = [
         {
@@ -70,7 +75,6 @@ def _as_json(found: Replayed, *, seed: int) -> dict[str, Any]:
     ]
     return {
         "metric": found.metric,
-        "seed": seed,
         "n_rows": replay.n_rows,
         "n_accepted": replay.n_accepted,
         "n_matched": replay.n_matched,
@@ -89,11 +93,12 @@ def _estimate(estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def _say(found: Replayed) -> None:
+def _say(found: Replayed, *, title: str) -> None:
     replay = found.replay
     console = Console()
     console.print(
-        f"{replay.n_rows:,} rows, {replay.n_accepted:,} left by rejection, {replay.n_matched:,} matched by the policy."
+        f"{title}: {replay.n_rows:,} rows, {replay.n_accepted:,} left by rejection, {replay.n_matched:,} matched.",
+        soft_wrap=True,
     )
     value = Table("", "mean", "95 % confidence interval", title=f"{found.metric} per unit")
     for name, estimate in (

@@ -8,11 +8,10 @@ import click
 from sqlalchemy import Engine
 from sqlmodel import select
 
-from experiments.commands.settings import settings
+from experiments.commands.settings import opened, settings
 from experiments.config import Config, environment
-from experiments.database import migrate, open_engine, transaction
+from experiments.database import migrate, transaction
 from experiments.keys import create_key
-from experiments.logs import configure_logs
 from experiments.tables import ApiKey
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -25,13 +24,9 @@ def serve(config: Config) -> None:
 
     Migrates the database first. On the first start, when there is no key yet, prints one that may do all, once.
     """
-    configure_logs(config)
-    engine = open_engine(config.database_url)
-    try:
+    with opened(config) as engine:
         migrate(engine)
         secret = _first_key(engine)
-    finally:
-        engine.dispose()
     if secret is not None:
         _greet(config, secret)
     folder = tempfile.mkdtemp(prefix="optimizer-metrics-")

@@ -1,15 +1,30 @@
-"""Flags that mirror settings."""
+"""What commands share: flags that mirror settings, and the database that they name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_origin
 
 import click
+from sqlalchemy import Engine
 
 from experiments.config import PREFIX, Config, read_config
+from experiments.database import open_engine
+from experiments.logs import configure_logs
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
+
+
+@contextmanager
+def opened(config: Config) -> Iterator[Engine]:
+    """A configured process's database, for one command."""
+    configure_logs(config)
+    engine = open_engine(config.database_url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def settings(*names: str) -> Callable[[Callable[Concatenate[Config, Given], Result]], Callable[Given, Result]]:

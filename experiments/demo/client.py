@@ -1,11 +1,16 @@
 """A small client of the HTTP contract: JSON over one connection that is kept alive."""
 
 import http.client
-from typing import Any, Self
+import time
+from http import HTTPStatus
+from typing import Any, Final, Self
 
 import orjson
 
 from experiments.errors import DemoFailed
+
+_ATTEMPTS: Final = 10
+_PAUSE_SECONDS: Final = 1.0
 
 
 class Client:
@@ -38,10 +43,15 @@ class Client:
         return self._ask("POST", path, body=body)
 
     def _ask(self, method: str, path: str, *, body: object = None) -> Any:
+        """Ask until the server isn't busy; every request of the demo may be sent twice."""
         sent = None if body is None else orjson.dumps(body)
-        self._connection.request(method, path, body=sent, headers=self._headers)
-        response = self._connection.getresponse()
-        answer = response.read()
-        if response.status >= 400:
+        for attempt in range(_ATTEMPTS):
+            self._connection.request(method, path, body=sent, headers=self._headers)
+            response = self._connection.getresponse()
+            answer = response.read()
+            if response.status != HTTPStatus.SERVICE_UNAVAILABLE or attempt == _ATTEMPTS - 1:
+                break
+            time.sleep(_PAUSE_SECONDS)
+        if response.status >= HTTPStatus.BAD_REQUEST:
             raise DemoFailed(f"{method} {path} answered {response.status}", said=answer.decode(errors="replace"))
         return orjson.loads(answer)

@@ -99,6 +99,8 @@ def _record(client: Client, customers: Sequence[Customer], *, decisions: Sequenc
         for customer, decision in zip(customers, decisions, strict=True)
         if customer.opens(decision["variant"])
     ]
-    accepted = client.post("/v1/outcomes", {"outcomes": outcomes})["accepted"] if outcomes else 0
-    if accepted != len(outcomes):
-        raise DemoFailed(f"only {accepted} of {len(outcomes)} outcomes were accepted")
+    if outcomes:
+        recorded = client.post("/v1/outcomes", {"outcomes": outcomes})
+        n_counted = recorded["statuses"].get("attributed", 0) + recorded["duplicates"]
+        if n_counted != len(outcomes):
+            raise DemoFailed(f"only {n_counted} of {len(outcomes)} outcomes were counted: {recorded['statuses']}")

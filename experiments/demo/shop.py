@@ -26,7 +26,7 @@ TRUE_RATES: Final[Floats] = np.array(
 _SUBJECTS: Final = ("Our news", "A gift for you inside", "Yours a day before everyone", "We miss you")
 _LAPSED_DAYS: Final = 180
 GATES: Final = {"min_days": 0.0}
-WINDOW_SECONDS: Final = 10  # a customer of the demo opens at once, or never
+WINDOW_SECONDS: Final = 20  # a customer of the demo opens at once, or never
 
 DEFINITIONS: Final[dict[str, dict[str, Any]]] = {
     "/v1/attributes/orders": {"type": "number"},

@@ -17,7 +17,7 @@ from experiments.promote.policies import add_version, current_policy
 from experiments.promote.requests import PromotionRequest
 from experiments.promote.series import open_policy_series
 from experiments.review import results
-from experiments.tables import Experiment, Series, SeriesVariant
+from experiments.tables import Experiment, PolicyVersion, Series, SeriesVariant
 
 STARTED = ("running", "paused", "concluded")
 
@@ -56,34 +56,14 @@ def promote(session: Session, key: str, *, request: object, actor: str) -> dict[
     wanted = parse(PromotionRequest, request)
     bump_snapshot(session)
     promotion = _promotion(session, key, request=wanted)
-    series = open_policy_series(
-        session,
-        promotion.series,
-        variants=promotion.variants,
-        winners=promotion.winners,
-        explore=wanted.explore,
-        opens_at=promotion.now + timedelta(seconds=EFFECT_SECONDS),
-        now=promotion.now,
-    )
-    standing = current_policy(session, series.placement)
-    own = {segment: _entry(promotion, series, variant=variant) for segment, variant in promotion.winners.items()}
-    policy = add_version(
-        session,
-        series.placement,
-        action="promote",
-        entries={**({} if standing is None else standing.entries), **own},
-        evidence=_evidence(promotion),
-        reason=wanted.reason,
-        actor=actor,
-        now=promotion.now,
-    )
+    policy, number = _stand(session, promotion, actor=actor)
     concluded = _leave(promotion, at=policy.effective_at)
     session.flush()
     answer = {
-        "placement": series.placement,
+        "placement": policy.placement,
         "version": policy.version,
         "segments": dict(promotion.winners),
-        "series": series.number,
+        "series": number,
         "explore": wanted.explore,
         "effective_at": policy.effective_at.isoformat(),
         "concluded": concluded,
@@ -93,6 +73,35 @@ def promote(session: Session, key: str, *, request: object, actor: str) -> dict[
         session, actor=actor, action="promote", subject=f"experiment/{key}", reason=wanted.reason, detail=answer
     )
     return answer
+
+
+def _stand(session: Session, promotion: _Promotion, *, actor: str) -> tuple[PolicyVersion, int]:
+    """The policy's next version, the winners over what stood before, and the number of their series."""
+    series = open_policy_series(
+        session,
+        promotion.series,
+        variants=promotion.variants,
+        winners=promotion.winners,
+        explore=promotion.request.explore,
+        opens_at=promotion.now + timedelta(seconds=EFFECT_SECONDS),
+        now=promotion.now,
+    )
+    standing = current_policy(session, series.placement)
+    own = {
+        segment: _entry(promotion, series.number or 0, variant=variant)
+        for segment, variant in promotion.winners.items()
+    }
+    policy = add_version(
+        session,
+        series.placement,
+        action="promote",
+        entries={**({} if standing is None else standing.entries), **own},
+        evidence=_evidence(promotion),
+        reason=promotion.request.reason,
+        actor=actor,
+        now=promotion.now,
+    )
+    return policy, series.number or 0
 
 
 def _promotion(session: Session, key: str, *, request: PromotionRequest) -> _Promotion:
@@ -160,10 +169,10 @@ def _evidence(promotion: _Promotion) -> dict[str, Any]:
     }
 
 
-def _entry(promotion: _Promotion, series: Series, *, variant: str) -> dict[str, Any]:
+def _entry(promotion: _Promotion, series: int, *, variant: str) -> dict[str, Any]:
     expires_at = promotion.request.expires_at
     return {
-        "series": series.number,
+        "series": series,
         "variant": variant,
         "experiment": promotion.experiment.key,
         "explore": promotion.request.explore,

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.review.estimates import Estimates, posterior_of
-from optimizer.comparison import Uplift, absolute_uplift, expected_loss, probability_beats, relative_uplift
-from optimizer.posteriors import Posterior
+from optimizer.comparison import absolute_uplift, expected_loss, probability_beats
 from optimizer.probability_best import probability_best
 
 Floats = NDArray[np.float64]
 
 LEVEL = 0.95
+_CLEAR = 1.96  # standard errors of control's mean from zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Shown:
     best: Floats
     beats: Floats
     loss: Floats
-    absolute: Uplift
-    relative: Uplift
+    low_uplift: Floats
+    high_uplift: Floats
 
 
 def shown(estimates: Estimates, *, binary: bool, higher_is_better: bool) -> Shown:
@@ -38,26 +38,22 @@ def shown(estimates: Estimates, *, binary: bool, higher_is_better: bool) -> Show
         return _nothing(estimates)
     low, high = posterior.interval(LEVEL)
     control = estimates.control
+    uplift = absolute_uplift(posterior, control_index=control, level=LEVEL)
     return Shown(
         estimates,
         low,
         high,
         best=probability_best(posterior, higher_is_better=higher_is_better),
         beats=probability_beats(posterior, control_index=control, higher_is_better=higher_is_better),
-        loss=_loss(posterior, higher_is_better=higher_is_better),
-        absolute=absolute_uplift(posterior, control_index=control, level=LEVEL),
-        relative=relative_uplift(posterior, control_index=control, level=LEVEL),
+        loss=expected_loss(posterior, higher_is_better=higher_is_better),
+        low_uplift=uplift.low,
+        high_uplift=uplift.high,
     )
-
-
-def _loss(posterior: Posterior, *, higher_is_better: bool) -> Floats:
-    return expected_loss(posterior, higher_is_better=higher_is_better)
 
 
 def _nothing(estimates: Estimates) -> Shown:
     empty = np.full(estimates.mean.shape, np.nan)
-    none = Uplift(empty, empty, empty, np.zeros(empty.shape, dtype=np.bool_))
-    return Shown(estimates, empty, empty, best=empty, beats=empty, loss=empty, absolute=none, relative=none)
+    return Shown(estimates, empty, empty, best=empty, beats=empty, loss=empty, low_uplift=empty, high_uplift=empty)
 
 
 def variants_of(
@@ -83,18 +79,17 @@ def variants_of(
 
 
 def _uplift(shown_: Shown, row: int, *, index: int) -> dict[str, Any]:
+    """Against control; the interval is of the absolute uplift, and excludes 0 exactly when the relative one would."""
     found = shown_.estimates
     difference = found.difference[row, index]
-    compared = bool(np.isfinite(difference))
-    relative = compared and bool(shown_.relative.estimable[row, index])
-    base = found.mean[row, found.control]
-    ends = shown_.absolute.low[row, index], shown_.absolute.high[row, index]
-    relative_ends = shown_.relative.low[row, index], shown_.relative.high[row, index]
+    base, base_variance = found.mean[row, found.control], found.variance[row, found.control]
+    clear = bool(abs(base) > _CLEAR * np.sqrt(base_variance))  # else a ratio to it has no meaning (Fieller 1954)
     return {
         "absolute": number(difference),
-        "relative": number(difference / base) if relative else None,
-        "interval": pair(*ends) if compared else None,
-        "relative_interval": pair(*relative_ends) if relative else None,
+        "relative": number(difference / abs(base)) if clear else None,
+        "interval": pair(shown_.low_uplift[row, index], shown_.high_uplift[row, index])
+        if np.isfinite(difference)
+        else None,
     }
 
 

@@ -1,6 +1,6 @@
 """What a review starts from: the strata of one metric of a series, all units and the matured ones."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from experiments.database import database_now
 from experiments.definitions import EVERYONE
 from experiments.errors import FieldError, InvalidInput, MetricNotMeasured
 from experiments.read_tallies import Tallies, VersionWeights, read_tallies, read_weights
-from experiments.review.money import costs_of, monthly_units, net_of_costs, value_metric
+from experiments.review.money import Costs, costs_of, monthly_units, net_of_costs, value_metric
 from experiments.review.strata import Strata, strata_of
 from experiments.series import PinnedMetric
 from experiments.tables import Series, SeriesVariant
@@ -129,16 +129,12 @@ def read(
 
     tallies, capped = tallies_of(pinned.key), pinned.cap is not None
     matured = _decided_by(tallies, series) <= (as_of - pinned.window - pinned.grace).timestamp()
-    net, currency = None, None
+
+    def strata_of_metric(key: str) -> Strata:
+        return strata_of(tallies_of(key), weights, control=control)
+
     costs = costs_of([variant.cost for variant in variants])
-    value = value_metric(pinned, pinned_metrics(series), costs=costs)
-    if value is not None or costs.any:
-        goal = pinned_metrics(series)[0]
-        paid = None if value is None else strata_of(tallies_of(value.key), weights, control=control)
-        cost = strata_of(tallies_of(goal.key), weights, control=control)  # read later: it has all units that paid has
-        same = value is not None and (value.event, value.window, value.grace) == (goal.event, goal.window, goal.grace)
-        net = net_of_costs(paid, cost, costs=costs, same_event=same)
-        currency = None if value is None else value.currency
+    net, currency = _net(pinned, pinned_metrics(series), costs=costs, read_strata=strata_of_metric)
     first_hour, last_hour = _hours(tallies, matured)
     return Reading(
         metric=pinned,
@@ -154,6 +150,20 @@ def read(
     )
 
 
+def _net(
+    asked: PinnedMetric, pinned: Sequence[PinnedMetric], *, costs: Costs, read_strata: Callable[[str], Strata]
+) -> tuple[Strata | None, str | None]:
+    """Strata of what units are worth after costs, and their currency; None where nothing is money."""
+    value, goal = value_metric(asked, pinned, costs=costs), pinned[0]
+    if value is None and not costs.any:
+        return None, None
+    paid = None if value is None else read_strata(value.key)
+    cost = read_strata(goal.key)  # read later: it has all units that paid has
+    same = value is not None and (value.event, value.window, value.grace) == (goal.event, goal.window, goal.grace)
+    net = net_of_costs(paid, cost, costs=costs, same_event=same)
+    return net, None if value is None else value.currency
+
+
 def _current(
     weights: Mapping[tuple[str, int], VersionWeights], segments: Sequence[str]
 ) -> dict[str, Mapping[str, float]]:
@@ -166,7 +176,7 @@ def _current(
 
 def _decided_by(tallies: Tallies, series: Series) -> Floats:
     """When all units of each row had been decided, as far as is known: at the end of its hour, or of the series."""
-    hour_ends: Floats = (tallies.hour + 1) * float(_HOUR)
+    hour_ends = (tallies.hour + 1).astype(np.float64) * _HOUR
     return hour_ends if series.closes_at is None else np.minimum(hour_ends, series.closes_at.timestamp())
 
 

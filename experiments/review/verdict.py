@@ -77,17 +77,7 @@ def gather(
     available: NDArray[np.bool_],
 ) -> Evidence:
     """Work out all that the gates look at, for all segments at once."""
-    base, base_variance = _base(matured)
-    effect, variance = _relative(matured, base=base, base_variance=base_variance)
-    effects = sceptical_effects(
-        effect,
-        variance,
-        control_variance=np.nan_to_num(matured.variance[:, matured.control] / base**2),
-        control_index=matured.control,
-        prior_sd=rules.gates.effect_sd,
-        higher_is_better=higher_is_better,
-        available=available,
-    )
+    base, effects = _effects(matured, rules=rules, higher_is_better=higher_is_better, available=available)
     scarcer = (
         np.minimum(matured.n_responders, matured.n_units - matured.n_responders) if binary else matured.n_responders
     )
@@ -108,6 +98,24 @@ def gather(
         base=base,
         higher_is_better=higher_is_better,
     )
+
+
+def _effects(
+    matured: Estimates, *, rules: Rules, higher_is_better: bool, available: NDArray[np.bool_]
+) -> tuple[Floats, ScepticalEffects]:
+    """What effects are relative to, and their sceptical posterior."""
+    base, base_variance = _base(matured)
+    effect, variance = _relative(matured, base=base, base_variance=base_variance)
+    effects = sceptical_effects(
+        effect,
+        variance,
+        control_variance=np.nan_to_num(matured.variance[:, matured.control] / base**2),
+        control_index=matured.control,
+        prior_sd=rules.gates.effect_sd,
+        higher_is_better=higher_is_better,
+        available=available,
+    )
+    return base, effects
 
 
 def judge(evidence: Evidence, row: int, *, variants: Sequence[str], rules: Rules, ratio: RatioCheck) -> dict[str, Any]:

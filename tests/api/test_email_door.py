@@ -46,6 +46,8 @@ def test_a_field_names_one_member_of_the_content(welcome: Client) -> None:
 def test_head_decides_nothing(running: Client, worker: Worker) -> None:
     answer = running.ask("HEAD", f"{DOOR}?customer_id=c1")
     assert (answer.status_code, answer.data) == (200, b"")
+    nowhere = running.ask("HEAD", "/v1/placements/nowhere/decision?customer_id=c1")
+    assert nowhere.status_code == 404
     with worker.engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM decision")).scalar_one() == 0
 

@@ -18,6 +18,20 @@ def test_an_outcome_before_its_decision_waits(running: Client) -> None:
     assert taken["statuses"] == {"waiting": 1}
 
 
+def test_an_outcome_out_of_its_time_is_kept_and_marked(running: Client) -> None:
+    decided = running.decide("c1")
+    for occurred_at, status in [("2999-01-01T00:00:00Z", "future"), ("2001-01-01T00:00:00Z", "unattributed")]:
+        outcome = {"decision_id": decided["decision_id"], "event": "click", "occurred_at": occurred_at}
+        taken = running.post("/v1/outcomes", outcome).get_json()
+        assert (taken["accepted"], set(taken["statuses"])) == (1, {status}), occurred_at
+
+
+def test_an_outcome_twice_in_one_body_is_taken_once(running: Client) -> None:
+    outcome = {"outcome_id": "o1", "customer_id": "c1", "event": "click"}
+    taken = running.post("/v1/outcomes", {"outcomes": [outcome, outcome]}).get_json()
+    assert (taken["accepted"], taken["duplicates"]) == (1, 1)
+
+
 def test_a_bad_outcome_never_harms_its_neighbours(running: Client) -> None:
     good: dict[str, Any] = {"customer_id": "c1", "event": "purchase", "value": 12.5}
     bad: list[Any] = [

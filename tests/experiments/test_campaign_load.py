@@ -1,9 +1,10 @@
 """Importing a past campaign: what was logged stands in the database, and its results are the published ones."""
 
 import os
+import shutil
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from sqlmodel import Session, col, select
 from experiments import catalog
 from experiments.campaigns.load import DECIDED_AT, Imported, load
 from experiments.campaigns.log import CampaignColumns, OutcomeColumn, read_campaign
-from experiments.database import reading, transaction
+from experiments.database import open_engine, reading, transaction
 from experiments.errors import ExperimentExists, UnreadableCampaign
 from experiments.recount import recount
 from experiments.review import results
@@ -107,6 +108,20 @@ def test_the_experiment_is_concluded_and_lies_in_the_past(session: Session, log:
     assert series.closes_at is not None
     assert series.opens_at <= DECIDED_AT < series.closes_at < NOW
     assert [variant["description"] for variant in experiment.body["variants"]] == ["None", "A gift"]
+
+
+@pytest.mark.parametrize(("window_hours", "matured"), [(0.01, 1.0), (1.0, 0.0)])
+def test_the_last_hour_of_a_closed_series_matures_a_window_after_its_end(
+    session: Session, tmp_path: Path, window_hours: float, matured: float
+) -> None:
+    decided_at = datetime.now(UTC) - timedelta(minutes=3)
+    path = tmp_path / "recent.csv"
+    path.write_text(f"offer,opened,at\na,0,{decided_at.isoformat()}\nb,1,{decided_at.isoformat()}\n")
+    metric = {"event": "opened", "kind": "binary", "window_hours": window_hours, "grace_hours": 0.0}
+    catalog.put_metric(session, "opened", payload=metric, actor="test")
+    columns = CampaignColumns("offer", "a", (OutcomeColumn("opened"),), decided="at")
+    load(session, read_campaign(path, columns, now=datetime.now(UTC)), key="recent", placement="recent", actor="test")
+    assert results(session, "recent")["matured_share"] == matured
 
 
 def test_an_experiment_that_is_there_is_never_imported_over(session: Session, log: Path) -> None:
@@ -216,12 +231,14 @@ def test_hillstroms_campaign_gives_its_published_figures_overall_and_by_segment(
     }
 
 
-def test_cookie_cats_gives_its_published_figures(engine: Engine) -> None:
+def test_cookie_cats_gives_its_published_figures(sqlite_template: Path, tmp_path: Path) -> None:
     path = data_file("cookie_cats.csv.gz")
+    engine = open_engine(f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'cats.db')}")
     columns = CampaignColumns("test_version", "gate_30", (OutcomeColumn("retention_7"),), customer="userid")
     with transaction(engine) as session:
         import_log(session, path, columns=columns, key="cats")
         shown = results(session, "cats")
+    engine.dispose()
     gates = variants_of(shown)
     assert [gates[key]["n_units"] for key in ("gate_30", "gate_40")] == [44_700, 45_489]
     assert [f"{gates[key]['mean']:.2%}" for key in ("gate_30", "gate_40")] == ["19.02%", "18.20%"]

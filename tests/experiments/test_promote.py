@@ -10,7 +10,7 @@ from sqlmodel import Session, select
 
 from experiments import audit
 from experiments.allocations import newest_allocations
-from experiments.choosing import Asked, Choice, Moment, choose
+from experiments.choosing import Asked, Moment, choose
 from experiments.database import database_now
 from experiments.errors import (
     ExperimentNotFound,
@@ -51,20 +51,15 @@ def _promote(session: Session, **request: Any) -> dict[str, Any]:
     return promote(session, KEY, request=WHY | request, actor=ACTOR)
 
 
-def _choice(session: Session, customer: str, *, tier: str, after_seconds: float) -> Choice:
-    """What a customer gets so many seconds from now."""
+def _sources(session: Session, *, tier: str, after_seconds: float = 10.0) -> dict[str, set[str]]:
+    """Where the answers to 40 customers come from so many seconds from now, and their variants; the held out aside."""
     snapshot = load_snapshot(session)
     at = database_now(session) + timedelta(seconds=after_seconds)
     moment = Moment(at, at.timestamp(), is_stale=False, is_usable=True)
-    placement = snapshot.placements[PLACEMENT]
-    return choose(snapshot, placement, asked=Asked(customer, typed={"tier": tier}), moment=moment)
-
-
-def _sources(session: Session, *, tier: str, after_seconds: float = 10.0) -> dict[str, set[str]]:
-    """Where the answers to 40 customers come from, and their variants; those held out aside."""
     found: dict[str, set[str]] = {}
     for i in range(40):
-        choice = _choice(session, f"customer-{i}", tier=tier, after_seconds=after_seconds)
+        asked = Asked(f"customer-{i}", typed={"tier": tier})
+        choice = choose(snapshot, snapshot.placements[PLACEMENT], asked=asked, moment=moment)
         found.setdefault(choice.source, set()).add(choice.variant.key)
     found.pop("holdout", None)
     return found
@@ -97,7 +92,7 @@ def test_a_promotion_takes_effect_everywhere_at_one_moment(session: Session) -> 
 def test_the_policys_series_has_the_experiments_variants_metrics_and_pinned_segments(session: Session) -> None:
     number = _world(session, variants=("a", "b", "c"), costs={"b": {"per_response": 2.0}})
     retire_variant(session, KEY, variant="c", actor=ACTOR, reason="out of stock")
-    answer = _promote(session)
+    answer = _promote(session, segments={"vip": "b"}, force=True)
     parent, series = session.get_one(Series, number), session.get_one(Series, answer["series"])
     assert (series.kind, series.unit, series.experiment) == ("policy", "period", KEY)
     assert series.metrics == parent.metrics

@@ -151,7 +151,9 @@ def serving(database_url: str, folder: Path, *, n_workers: int = 2) -> Iterator[
 
 def processes(*, parent: int | None = None, group: int | None = None) -> Pids:
     """The living processes of a parent or of a process group (zombies are dead)."""
-    listed = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,pgid=,stat=,args="], capture_output=True, check=True).stdout
+    listed = subprocess.run(
+        ["ps", "-A", "-ww", "-o", "pid=,ppid=,pgid=,stat=,args="], capture_output=True, check=True
+    ).stdout
     found: Pids = {}
     for line in listed.decode(errors="replace").splitlines():
         pid, ppid, pgid, state, *command = line.split(None, 4)

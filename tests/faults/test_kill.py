@@ -54,17 +54,19 @@ def test_sigterm_under_load_ends_in_time_with_nothing_acknowledged_lost(
     assert_nothing_was_lost(engine, load)
 
 
-def test_when_the_arbiter_is_killed_workers_and_learner_end_by_themselves(
+def test_when_the_arbiter_is_killed_learner_and_workers_end_by_themselves(
     engine: Engine, database_url: str, tmp_path: Path
 ) -> None:
     key = open_shop(engine)
     with serving(database_url, tmp_path) as server:
-        load = Load(server.port, key)
+        load, group = Load(server.port, key), server.process.pid
         with load.run(name="load", n_threads=2):
             load.wait_for(20)
-            assert len(server.workers()) == 2
+            learners, hanging = server.learners().keys(), min(server.workers())
+            os.kill(hanging, signal.SIGSTOP)  # the learner must not wait for the workers
             server.process.kill()
             server.process.wait()
-            group = server.process.pid
+            server.wait_until(lambda: not learners & processes(group=group).keys(), what="no learner", seconds=8)
+            os.kill(hanging, signal.SIGCONT)
             server.wait_until(lambda: processes(group=group) == {}, what="no process is left", seconds=10)
     assert_nothing_was_lost(engine, load)

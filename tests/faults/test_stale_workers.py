@@ -1,0 +1,100 @@
+"""Web processes that know different things at the same moment answer the same, and count only what is in time."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import Engine
+from sqlmodel import col, select
+
+from experiments import lifecycle
+from experiments.allocations import add_allocations
+from experiments.config import Config
+from experiments.database import bump_snapshot, database_now, reading, transaction
+from experiments.decide import Decided
+from experiments.snapshot import FRESH_SECONDS
+from experiments.tables import Decision
+from experiments.worker import Worker
+from tests.faults.shop import ACTOR, EXPERIMENT, PLACEMENT, differences, open_shop, the_series
+
+pytestmark = pytest.mark.xdist_group("faults")
+
+N_UNITS = 100
+
+
+@contextmanager
+def _workers(database_url: str) -> Iterator[tuple[Worker, Worker]]:
+    """Two workers, each with a snapshot of now, which stays as it is."""
+    workers = tuple(Worker(Config(database_url=database_url), shard=shard) for shard in (1, 2))
+    for worker in workers:
+        worker.snapshots.refresh()
+    yield workers[0], workers[1]
+    for worker in workers:
+        worker.close()
+
+
+def _give_nearly_all_to_b(engine: Engine) -> None:
+    with transaction(engine) as session:
+        bump_snapshot(session)
+        weights = {"everyone": {"a": 0.01, "b": 0.99}}
+        series = the_series(session).number or 0
+        add_allocations(session, series, weights=weights, reason="test", now=database_now(session))
+
+
+def _decide(worker: Worker, customer: str, *, preview: bool | None = None) -> Decided:
+    return worker.decider.decide(worker.decider.ask(customer, preview=preview), [PLACEMENT])[0]
+
+
+def test_workers_with_different_allocations_answer_the_same_for_a_new_unit(engine: Engine, database_url: str) -> None:
+    open_shop(engine)
+    customers = [f"c{n}" for n in range(N_UNITS)]
+    barrier = threading.Barrier(2)
+
+    def ask(worker: Worker) -> list[Decided]:
+        answers = []
+        for customer in customers:
+            barrier.wait(timeout=30)
+            answers.append(_decide(worker, customer))
+        return answers
+
+    with _workers(database_url) as (old, new), ThreadPoolExecutor(2) as threads:
+        _give_nearly_all_to_b(engine)
+        new.snapshots.refresh()
+        chosen = [
+            (_decide(old, one, preview=True).variant, _decide(new, one, preview=True).variant) for one in customers
+        ]
+        of_old, of_new = threads.map(ask, (old, new))
+    assert sum(by_old != by_new for by_old, by_new in chosen) > N_UNITS // 5  # or the test would show nothing
+    assert of_old == of_new
+    assert {one.recorded for one in of_old} == {True}
+    with reading(engine) as session:
+        stored = {id_.hex(): variant for id_, variant in session.exec(select(Decision.id, Decision.variant))}
+    in_experiment = {one.decision_id: one.variant for one in of_old if one.source == "experiment"}
+    assert in_experiment.items() <= stored.items()
+    assert differences(engine) == []
+
+
+def test_what_a_stale_worker_decides_after_the_end_is_marked_late_and_not_counted(
+    engine: Engine, database_url: str
+) -> None:
+    open_shop(engine)
+    with _workers(database_url) as (worker, _):
+        in_time = [_decide(worker, f"early-{n}") for n in range(20)]
+        with transaction(engine) as session:
+            lifecycle.conclude(session, EXPERIMENT, actor=ACTOR)
+            the_series(session).closes_at = database_now(session)
+        time.sleep(FRESH_SECONDS + 0.1)
+        too_late = [_decide(worker, f"late-{n}") for n in range(20)]
+        again = [_decide(worker, one.customer_id) for one in in_time]
+    assert {one.source for one in too_late} == {"experiment", "holdout"}
+    assert again == in_time
+    with reading(engine) as session:
+        of_the_series = select(Decision.customer_id).where(col(Decision.propensity) == 0.5)
+        late = set(session.exec(of_the_series.where(col(Decision.late))).all())
+        counted = set(session.exec(of_the_series.where(~col(Decision.late))).all())
+    assert late == {one.customer_id for one in too_late if one.source == "experiment"}
+    assert counted == {one.customer_id for one in in_time if one.source == "experiment"}
+    assert differences(engine) == []
