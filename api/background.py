@@ -1,5 +1,6 @@
 """The background process beside the web processes: started again when it ends, and ended when its parent is gone."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -22,31 +23,37 @@ class Background:
 
     def __init__(self) -> None:
         self._stop = threading.Event()
+        self._forking = threading.Lock()  # a web process forked amid a start would inherit, and keep open, its pipes
         self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: tuple[int, ...] = ()
         self._thread = threading.Thread(target=self._run, name="background", daemon=True)
 
     def start(self) -> None:
         """Start the process, and watch it."""
+        self._pipe = os.pipe()  # before any web process is forked, so that each knows what it has inherited
+        release = self._forking.release
+        os.register_at_fork(before=self._forking.acquire, after_in_parent=release, after_in_child=release)
         self._thread.start()
 
     def close(self) -> None:
         """Ask the process to end, and wait for it a moment."""
         self._stop.set()
-        self.let_go()
+        os.close(self._pipe[1])
         self._thread.join(timeout=_STOP_SECONDS)
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
 
     def let_go(self) -> None:
-        """Close this process's end of the pipe: a web process has inherited one, and must not keep it open."""
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+        """Close both ends of the pipe: a web process has inherited them, and must not keep them open."""
+        for end in self._pipe:
+            os.close(end)
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
         while not self._stop.is_set():
             began = time.monotonic()
-            self._process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE)  # noqa: S603  # a constant
+            with self._forking:
+                self._process = subprocess.Popen(COMMAND, stdin=self._pipe[0])  # noqa: S603  # a constant
             status = self._process.wait()
             if self._stop.is_set():
                 return

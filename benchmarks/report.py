@@ -112,7 +112,7 @@ def _alone(alone: Alone) -> Iterator[tuple[str, str]]:
         yield "the same: p99 of single decisions meanwhile", single
     yield "weights of 10,000 segments of 5 variants", f"{alone.weights_seconds:.2f} s"
     for n_decisions, seconds in alone.review_seconds.items():
-        yield f"a review at {n_decisions:,} decisions, SQLite", f"{1e3 * seconds:.0f} ms"
+        yield f"a review at {n_decisions:,} decisions, SQLite: CPU time", f"{1e3 * seconds:.0f} ms"
 
 
 def _serving_targets(turns: Sequence[Measured], *, n_preloaded: int) -> Iterator[tuple[str, str, str]]:

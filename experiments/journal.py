@@ -150,10 +150,14 @@ class Journal:
         with self._changed:
             if self._n_rows + len(entry.rows) > MAX_ROWS_QUEUED or self._stopping:
                 raise JournalBusy("the journal is full")
+            self._queue(entry, lane)
+        return entry
+
+    def _queue(self, entry: Entry, lane: deque[Entry]) -> None:
+        with self._changed:
             lane.append(entry)
             self._n_rows += len(entry.rows)
             self._changed.notify()
-        return entry
 
     def _wait(self, entry: Entry) -> Sequence[Any]:
         try:
@@ -233,7 +237,7 @@ class Journal:
         if entry.answered:
             follow_up = self._after_answered(entry)
             if follow_up is not None:
-                self._submit(follow_up, self._normal)
+                self._queue(follow_up, self._normal)  # neither a full queue nor closing may refuse it
 
     def _database_is_away(self, batch: list[Entry], error: Exception) -> None:
         """Refuse those who insist on an answer from the database; keep the others and try again."""

@@ -10,7 +10,7 @@ from experiments.content import Format, compile_content
 from experiments.errors import InvalidTemplate, TemplateFailed
 
 
-def render(template: str, *, format_: Format = "json", **values: object) -> Any:  # noqa: ANN401 - JSON
+def render(template: str, *, format_: Format = "json", **values: object) -> Any:
     return compile_content({"t": template}, format=format_).render(values)["t"]
 
 

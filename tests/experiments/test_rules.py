@@ -212,7 +212,7 @@ VALUES = st.fixed_dictionaries(
 )
 
 
-def naive(rule: dict[str, Any], values: dict[str, Any]) -> Any:  # noqa: ANN401 - a bool; comparisons of Any are Any
+def naive(rule: dict[str, Any], values: dict[str, Any]) -> Any:
     """The rule read afresh for each customer, as one would explain it."""
     if "all" in rule:
         return all([naive(part, values) for part in rule["all"]])  # noqa: C419 - no short cuts in the reference
@@ -227,7 +227,7 @@ def naive(rule: dict[str, Any], values: dict[str, Any]) -> Any:  # noqa: ANN401 
     return is_there and naive_comparison(operator, value, operand=operand)
 
 
-def naive_comparison(operator: str, value: Any, *, operand: Any) -> Any:  # noqa: ANN401 - as naive
+def naive_comparison(operator: str, value: Any, *, operand: Any) -> Any:
     if operator in {"eq", "ne"}:
         return (value == operand) == (operator == "eq")
     if operator in {"in", "not_in"}:

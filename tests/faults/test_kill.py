@@ -13,7 +13,7 @@ from tests.faults.shop import open_shop
 
 pytestmark = pytest.mark.xdist_group("faults")
 
-N_OUTCOMES = 300  # acknowledged before each blow
+N_OUTCOMES = 150  # acknowledged before each blow
 
 
 def test_kill_9_of_a_worker_and_of_the_whole_server_loses_nothing_acknowledged(

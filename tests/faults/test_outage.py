@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -25,6 +26,7 @@ from tests.faults.shop import open_shop
 pytestmark = pytest.mark.xdist_group("faults")
 
 AWAY_SECONDS = 5.0
+SAME_AS_STORED = ("decision_id", "variant", "propensity", "allocation_version", "segment")
 EMAIL_SECONDS = 1.0  # 300 ms and the noise of a busy machine
 
 
@@ -41,9 +43,9 @@ def own_postgres() -> Iterator[postgres.PostgresServer]:
     guard.communicate()
 
 
-def _ask_while_away(client: Client) -> dict[str, tuple[str, str]]:
-    """Both doors for 5 seconds; returns what email tools were told: for each customer a decision id and a variant."""
-    told: dict[str, tuple[str, str]] = {}
+def _ask_while_away(client: Client) -> dict[str, dict[str, Any]]:
+    """Both doors for 5 seconds; returns what email tools were told about each customer."""
+    told: dict[str, dict[str, Any]] = {}
     come_back_at = time.monotonic() + AWAY_SECONDS
     while time.monotonic() < come_back_at:
         customer = f"away-{len(told)}"
@@ -55,8 +57,8 @@ def _ask_while_away(client: Client) -> dict[str, tuple[str, str]]:
         assert (late.status, int(late.headers["retry-after"]) >= 1) == (503, True)
         answer = decide_by_email(client, customer)
         assert (answer.status, answer.body["recorded"], answer.seconds < EMAIL_SECONDS) == (200, False, True)
-        assert (answer.body["variant"], answer.body["propensity"]) == (preview["variant"], preview["propensity"])
-        told[customer] = (answer.body["decision_id"], answer.body["variant"])
+        assert answer.body["variant"] == preview["variant"]
+        told[customer] = {name: answer.body[name] for name in SAME_AS_STORED}
         assert client.get("/readyz").status == 503
         assert client.get("/healthz").status == 200
     return told
@@ -77,16 +79,18 @@ def test_postgresql_away_for_5_seconds_needs_no_restart(own_postgres: postgres.P
         engine.dispose()
         server.wait_until(lambda: decide(client, "back").status == 200, what="decisions are recorded", seconds=10)
 
+        ids = [bytes.fromhex(answer["decision_id"]) for answer in told.values()]
+
         def all_stored() -> bool:
             with reading(engine) as session:
-                return all(session.get(Decision, bytes.fromhex(id_)) is not None for id_, _ in told.values())
+                return all(session.get(Decision, id_) is not None for id_ in ids)
 
         server.wait_until(all_stored, what="what email tools were told is stored", seconds=10)
         server.wait_until(server.is_ready, what="ready again", seconds=10)
         for customer, answer in told.items():
             now = decide(client, customer)
             assert (now.status, now.body["recorded"]) == (200, True)
-            assert (now.body["decision_id"], now.body["variant"]) == answer
+            assert {name: now.body[name] for name in SAME_AS_STORED} == answer
         with load.run(name="after", n_threads=2):
             load.wait_for(40)
         assert_sending_again_changes_nothing(engine, load)
