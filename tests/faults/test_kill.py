@@ -62,11 +62,11 @@ def test_when_the_arbiter_is_killed_learner_and_workers_end_by_themselves(
         load, group = Load(server.port, key), server.process.pid
         with load.run(name="load", n_threads=2):
             load.wait_for(20)
-            learners, hanging = server.learners().keys(), min(server.workers())
-            os.kill(hanging, signal.SIGSTOP)  # the learner must not wait for the workers
-            server.process.kill()
-            server.process.wait()
-            server.wait_until(lambda: not learners & processes(group=group).keys(), what="no learner", seconds=8)
-            os.kill(hanging, signal.SIGCONT)
-            server.wait_until(lambda: processes(group=group) == {}, what="no process is left", seconds=10)
+        learners, hanging = server.learners().keys(), min(server.workers())
+        os.kill(hanging, signal.SIGSTOP)  # the learner must not wait for the workers
+        server.process.kill()
+        server.process.wait()
+        server.wait_until(lambda: not learners & processes(group=group).keys(), what="no learner", seconds=8)
+        os.kill(hanging, signal.SIGCONT)
+        server.wait_until(lambda: processes(group=group) == {}, what="no process is left", seconds=10)
     assert_nothing_was_lost(engine, load)
