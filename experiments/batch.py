@@ -13,7 +13,7 @@ from experiments.errors import ExperimentsError, InvalidDefinition, InvalidInput
 from experiments.parsing import parse
 
 MAX_ITEMS: Final = 10_000
-SLICE: Final = 500
+SLICE: Final = 2_000
 
 
 class BatchItem(BaseModel):

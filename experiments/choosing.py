@@ -83,8 +83,7 @@ def _chosen(
             placement, asked, moment=moment, segments=segments, variant=shown, source="default", reason=reason
         )
     if holdout.share > 0:
-        programme = _programme_row(placement, asked, moment=moment, segments=segments, variant=TREATED)
-        return replace(choice, rows=(*choice.rows, programme))
+        choice.rows += (_programme_row(placement, asked, moment=moment, segments=segments, variant=TREATED),)
     return choice
 
 

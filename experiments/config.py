@@ -22,7 +22,7 @@ class Config(BaseSettings):
     host: Annotated[str, Field(description="Address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535, description="Port to listen on.")] = 8000
     workers: Annotated[int, Field(ge=1, le=1_000, description="Web processes.")] = 2
-    threads: Annotated[int, Field(ge=8, le=1_000, description="Threads of each web process.")] = 32
+    threads: Annotated[int, Field(ge=8, le=1_000, description="Threads of each web process.")] = 40
     learn: Annotated[bool, Field(description="Whether serve starts the background process too.")] = True
     learn_seconds: Annotated[float, Field(gt=0, le=3_600, description="How often the learner looks, in seconds.")] = 5.0
     log_level: Annotated[

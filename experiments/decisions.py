@@ -1,15 +1,15 @@
 """Decision rows: written once per unit, whoever asks again gets the stored one back."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any
 
+import orjson
 from sqlalchemy import Connection, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
+from experiments.column_types import to_microseconds
 from experiments.hashing import series_of
 from experiments.tables import Decision, Series
 from experiments.tallies import TallyKey, Units, add_units, hour_of
@@ -49,12 +49,10 @@ def write_decisions(connection: Connection, rows: Sequence[DecisionRow], *, shar
     """Insert decisions of new units, count them, and return what is stored for each row, in the order of the rows."""
     unique = {row.id: row for row in sorted(rows, key=lambda row: row.id)}
     late = _late(connection, [row for row in unique.values() if row.stale])
-    new = _insert(connection, list(unique.values()), late=late)
-    _count(connection, [unique[id_] for id_ in new if id_ not in late], shard=shard)
-    stored = {id_: _stored(unique[id_]) for id_ in new}
-    if len(stored) < len(unique):
-        stored |= _read(connection, unique.keys() - new)
-    return [stored[row.id] for row in rows]
+    insert = _insert_sqlite if connection.dialect.name == "sqlite" else _insert_postgresql
+    stored = insert(connection, unique, late=late)
+    _count(connection, [row for id_, row in unique.items() if id_ not in stored and id_ not in late], shard=shard)
+    return [stored.get(row.id) or _stored(unique[row.id]) for row in rows]
 
 
 def mark_contradicted(connection: Connection, ids: Sequence[bytes]) -> list[None]:
@@ -67,39 +65,78 @@ def _stored(row: DecisionRow) -> Stored:
     return Stored(row.segment, row.variant, row.allocation_version, row.propensity)
 
 
-@cache
-def _inserting(dialect: str) -> postgresql.Insert | sqlite.Insert:
-    insert = postgresql.insert(_table) if dialect == "postgresql" else sqlite.insert(_table)
-    return insert.on_conflict_do_nothing().returning(_table.c.id)  # type: ignore[return-value]  # still an Insert
+# Inserting is text for the driver itself: SQLAlchemy's own would cost several times what the database does.
+
+_COLUMNS = (
+    "id, customer_id, occasion_id, segment, variant, allocation_version, propensity, decided_at, attributes, "
+    "lacks_attribute, late, contradicted"
+)
+_READ = "SELECT id, segment, variant, allocation_version, propensity FROM decision WHERE id"
 
 
-def _insert(connection: Connection, rows: list[DecisionRow], *, late: Collection[bytes]) -> set[bytes]:
-    """Insert the rows in id order and say which were new."""
+def _insert_sqlite(
+    connection: Connection, rows: Mapping[bytes, DecisionRow], *, late: Collection[bytes]
+) -> dict[bytes, Stored]:
+    """Insert what is new and return what was there; the only writer sees all there is."""
+    marks = ", ".join("?" * len(rows))
+    stored = _read(connection, f"{_READ} IN ({marks})", values=tuple(rows))
     values = [
-        {
-            "id": row.id,
-            "customer_id": row.customer_id,
-            "occasion_id": row.occasion_id,
-            "segment": row.segment,
-            "variant": row.variant,
-            "allocation_version": row.allocation_version,
-            "propensity": row.propensity,
-            "decided_at": row.decided_at,
-            "attributes": row.attributes,
-            "lacks_attribute": row.lacks_attribute,
-            "late": row.id in late,
-            "contradicted": False,
-        }
-        for row in rows
+        (*_plain(row), to_microseconds(row.decided_at), _json(row), row.lacks_attribute, id_ in late, False)
+        for id_, row in rows.items()
+        if id_ not in stored
     ]
-    return set(connection.execute(_inserting(connection.dialect.name), values).scalars())
+    if values:
+        connection.exec_driver_sql(
+            f"INSERT INTO decision ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # our names
+            values,
+        )
+    return stored
 
 
-def _read(connection: Connection, ids: Collection[bytes]) -> dict[bytes, Stored]:
-    """What is stored for ids; a statement of its own, so that rows another worker has just committed are seen."""
-    c = _table.c
-    query = select(c.id, c.segment, c.variant, c.allocation_version, c.propensity).where(c.id.in_(ids))
-    return {row[0]: Stored(*row[1:]) for row in connection.execute(query)}
+def _insert_postgresql(
+    connection: Connection, rows: Mapping[bytes, DecisionRow], *, late: Collection[bytes]
+) -> dict[bytes, Stored]:
+    """Insert what is new and return what was there.
+
+    The second statement is one of its own, so that it sees rows that another worker has committed meanwhile.
+    """
+    values = [(*_plain(row), row.decided_at, _json(row), row.lacks_attribute, id_ in late) for id_, row in rows.items()]
+    columns = tuple(list(column) for column in zip(*values, strict=True))
+    inserted = connection.exec_driver_sql(_INSERT_POSTGRESQL, columns).scalars()
+    others = rows.keys() - {bytes(id_) for id_ in inserted}
+    return _read(connection, f"{_READ} = ANY(%s)", values=(list(others),)) if others else {}
+
+
+_INSERT_POSTGRESQL = f"""
+    INSERT INTO decision ({_COLUMNS})
+    SELECT id, customer_id, occasion_id, segment, variant, allocation_version, propensity, decided_at,
+           attributes::jsonb, lacks_attribute, late, false
+    FROM unnest(%s::bytea[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::float8[],
+                %s::timestamptz[], %s::text[], %s::bool[], %s::bool[])
+      AS row (id, customer_id, occasion_id, segment, variant, allocation_version, propensity, decided_at,
+              attributes, lacks_attribute, late)
+    ON CONFLICT DO NOTHING RETURNING id
+"""  # noqa: S608  # our names
+
+
+def _plain(row: DecisionRow) -> tuple[bytes, str, str | None, str, str, int, float]:
+    return (
+        row.id,
+        row.customer_id,
+        row.occasion_id,
+        row.segment,
+        row.variant,
+        row.allocation_version,
+        row.propensity,
+    )
+
+
+def _json(row: DecisionRow) -> str | None:
+    return None if row.attributes is None else orjson.dumps(row.attributes).decode()
+
+
+def _read(connection: Connection, query: str, *, values: tuple[Any, ...]) -> dict[bytes, Stored]:
+    return {bytes(found[0]): Stored(*found[1:]) for found in connection.exec_driver_sql(query, values)}
 
 
 def _count(connection: Connection, rows: list[DecisionRow], *, shard: int) -> None:

@@ -4,16 +4,16 @@ Writers add deltas in key order (so that two workers never wait for each other i
 readers sum over shards. A tally always equals what a recount from raw rows gives.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Context, Decimal
 from functools import cache
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, func
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Table
+from sqlmodel import SQLModel
 
 from experiments.column_types import to_microseconds
 from experiments.tables import Tally, TallyAge, TallyResponse
@@ -65,18 +65,18 @@ def hour_of(moment: datetime) -> tuple[int, int]:
 
 def add_units(connection: Connection, changes: Mapping[TallyKey, Units], *, shard: int) -> None:
     """Move tallies of units."""
-    _add(connection, Tally, key_names=_TALLY, changes=changes, shard=shard)
+    _add(connection, Tally, names=_TALLY, changes=changes, shard=shard)
 
 
 def add_responses(connection: Connection, changes: Mapping[ResponseKey, Responses], *, shard: int) -> None:
     """Move what the units answered."""
-    _add(connection, TallyResponse, key_names=(*_TALLY, "metric"), changes=changes, shard=shard)
+    _add(connection, TallyResponse, names=(*_TALLY, "metric"), changes=changes, shard=shard)
 
 
 def add_ages(connection: Connection, changes: Mapping[AgeKey, int], *, shard: int) -> None:
     """Move the first responses by age."""
     counted = {key: FirstResponses(n) for key, n in changes.items() if n}
-    _add(connection, TallyAge, key_names=_AGE, changes=counted, shard=shard)
+    _add(connection, TallyAge, names=_AGE, changes=counted, shard=shard)
 
 
 @dataclass(slots=True)
@@ -87,37 +87,41 @@ class FirstResponses:
 
 
 def _add(
-    connection: Connection, table: Any, *, key_names: Iterable[str], changes: Mapping[Any, Any], shard: int
+    connection: Connection, table: type[SQLModel], *, names: tuple[str, ...], changes: Mapping[Any, Any], shard: int
 ) -> None:
     if not changes:
         return
-    names = tuple(key_names)
-    rows = [
-        dict(zip(names, key, strict=True)) | {"shard": shard} | asdict(change)
-        for key, change in sorted(changes.items(), key=itemgetter(0))
-    ]
-    connection.execute(_adding(table, connection.dialect.name), rows)
+    is_sqlite = connection.dialect.name == "sqlite"
+    rows = []
+    for key, change in sorted(changes.items(), key=itemgetter(0)):
+        values = [getattr(change, field) for field in change.__dataclass_fields__]
+        if is_sqlite:
+            values = [format(value, "f") if isinstance(value, Decimal) else value for value in values]
+        rows.append((*key, shard, *values))
+    columns = (*names, "shard", *next(iter(changes.values())).__dataclass_fields__)
+    connection.exec_driver_sql(_adding(table, connection.dialect.name, columns=columns), rows)
 
 
 @cache
-def _adding(table: Any, dialect: str) -> postgresql.Insert | sqlite.Insert:
-    """INSERT … ON CONFLICT DO UPDATE that adds every column outside the key."""
-    columns = table.__table__.columns
-    insert: Any = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
-    key = [column for column in columns if column.primary_key]
-    changed = {
-        column.name: _sum(column, insert.excluded[column.name], dialect=dialect)
-        for column in columns
-        if not column.primary_key
-    }
-    statement: postgresql.Insert | sqlite.Insert = insert.on_conflict_do_update(index_elements=key, set_=changed)
-    return statement
+def _adding(table: type[SQLModel], dialect: str, *, columns: tuple[str, ...]) -> str:
+    """INSERT … ON CONFLICT DO UPDATE that adds every column outside the key.
+
+    Text for the driver itself: it runs in every commit, and SQLAlchemy's own would cost as much as the database.
+    """
+    model = table.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
+    key = [column.name for column in model.columns if column.primary_key]
+    marks = ", ".join("?" if dialect == "sqlite" else "%s" for _ in columns)
+    sums = ", ".join(f"{name} = {_sum(model, name, dialect=dialect)}" for name in columns if name not in key)
+    return (
+        f"INSERT INTO {model.name} ({', '.join(columns)}) VALUES ({marks}) "  # noqa: S608  # names of our own models
+        f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {sums}"
+    )
 
 
-def _sum(column: Any, excluded: Any, *, dialect: str) -> Any:
-    if dialect == "sqlite" and column.type.python_type is Decimal:
-        return func.decimal_add(column, excluded)  # SQLite itself would add floats
-    return column + excluded
+def _sum(model: Table, name: str, *, dialect: str) -> str:
+    if dialect == "sqlite" and model.columns[name].type.python_type is Decimal:
+        return f"decimal_add({model.name}.{name}, excluded.{name})"  # SQLite itself would add floats
+    return f"{model.name}.{name} + excluded.{name}"
 
 
 def decimal_add(left: str, right: str) -> str:
