@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from api.errors import InvalidHeader, MissingScope, Unauthenticated
 from api.requests import current_request
 from api.state import current_worker
-from experiments.keys import allows, check_key
+from experiments.access.keys import allows, check_key
 from experiments.snapshot import KeyPlan
 
 

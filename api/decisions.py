@@ -14,11 +14,11 @@ from api.metrics import count_decisions
 from api.reading import read_body
 from api.requests import current_request
 from api.state import current_worker
-from experiments.batch import MAX_ITEMS, Failed, decide_items
-from experiments.checks import check_id
 from experiments.decide import Decided
+from experiments.decisions.batch import MAX_ITEMS, Failed, decide_items
 from experiments.errors import FieldError, InvalidInput, PlacementNotFound
-from experiments.parsing import refuse
+from experiments.input.checks import check_id
+from experiments.input.parsing import refuse
 
 doors = Doors("decisions")
 

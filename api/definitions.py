@@ -11,10 +11,15 @@ from api.auth import actor
 from api.doors import Doors
 from api.reading import read_json, read_query
 from api.state import current_worker
-from experiments import catalog
-from experiments.catalog import Defined, Kind
+from experiments.catalog import definition_store
+from experiments.catalog.definition_store import Defined, Kind
+from experiments.catalog.definitions import (
+    AttributeDefinition,
+    MetricDefinition,
+    PlacementDefinition,
+    SegmentationDefinition,
+)
 from experiments.database import reading, transaction
-from experiments.definitions import AttributeDefinition, MetricDefinition, PlacementDefinition, SegmentationDefinition
 
 doors = Doors("definitions")
 
@@ -27,10 +32,10 @@ class _Resource(NamedTuple):
 
 
 RESOURCES: Final = (
-    _Resource("attribute", "/v1/attributes", AttributeDefinition, catalog.put_attribute),
-    _Resource("segmentation", "/v1/segmentations", SegmentationDefinition, catalog.put_segmentation),
-    _Resource("placement", "/v1/placements", PlacementDefinition, catalog.put_placement),
-    _Resource("metric", "/v1/metrics", MetricDefinition, catalog.put_metric),
+    _Resource("attribute", "/v1/attributes", AttributeDefinition, definition_store.put_attribute),
+    _Resource("segmentation", "/v1/segmentations", SegmentationDefinition, definition_store.put_segmentation),
+    _Resource("placement", "/v1/placements", PlacementDefinition, definition_store.put_placement),
+    _Resource("metric", "/v1/metrics", MetricDefinition, definition_store.put_metric),
 )
 
 
@@ -78,7 +83,7 @@ def _open_get(kind: Kind, path: str) -> None:
     )
     def get_one(key: str) -> Response:
         with reading(current_worker().engine) as session:
-            defined = catalog.get_definition(session, kind, key=key)
+            defined = definition_store.get_definition(session, kind, key=key)
         return with_etag(json_answer(definition_json(defined)), defined.version)
 
 
@@ -95,7 +100,7 @@ def _open_list(kind: Kind, path: str) -> None:
     def list_all() -> Response:
         query = read_query(ListQuery)
         with reading(current_worker().engine) as session:
-            found = catalog.list_definitions(session, kind, cursor=query.cursor, limit=query.limit)
+            found = definition_store.list_definitions(session, kind, cursor=query.cursor, limit=query.limit)
         return page([definition_json(one) for one in found], limit=query.limit, cursor=lambda one: str(one["key"]))
 
 

@@ -14,13 +14,13 @@ from api.definitions import defined_answer
 from api.doors import Doors
 from api.reading import read_body, read_json, read_query
 from api.state import current_worker
-from experiments import experiment_catalog, lifecycle, variants
-from experiments.allocation_history import list_allocations
+from experiments.catalog import experiment_store, lifecycle, variants
+from experiments.catalog.definitions import ExperimentDefinition, VariantDefinition
+from experiments.catalog.experiment_store import ExperimentState
+from experiments.catalog.lifecycle import Changed
+from experiments.catalog.serving import now_serving
 from experiments.database import reading, transaction
-from experiments.definitions import ExperimentDefinition, VariantDefinition
-from experiments.experiment_catalog import ExperimentState
-from experiments.lifecycle import Changed
-from experiments.serving import now_serving
+from experiments.learning.allocation_history import list_allocations
 from experiments.worker import Worker
 
 doors = Doors("experiments")
@@ -78,7 +78,7 @@ def put_experiment(key: str) -> Response:
     """Define an experiment while it is a draft."""
     payload, version = read_json(), if_match()
     with transaction(current_worker().engine) as session:
-        defined = experiment_catalog.put_experiment(session, key, payload=payload, actor=actor(), if_match=version)
+        defined = experiment_store.put_experiment(session, key, payload=payload, actor=actor(), if_match=version)
     return defined_answer(defined)
 
 
@@ -86,7 +86,7 @@ def put_experiment(key: str) -> Response:
 def get_experiment(key: str) -> Response:
     """Read an experiment: its definition with all corrections, and its state."""
     with reading(current_worker().engine) as session:
-        state = experiment_catalog.get_experiment(session, key)
+        state = experiment_store.get_experiment(session, key)
     return with_etag(json_answer(experiment_json(state)), state.version)
 
 
@@ -95,7 +95,7 @@ def list_experiments() -> Response:
     """List the experiments, by key."""
     query = read_query(ListQuery)
     with reading(current_worker().engine) as session:
-        found = experiment_catalog.list_experiments(session, cursor=query.cursor, limit=query.limit)
+        found = experiment_store.list_experiments(session, cursor=query.cursor, limit=query.limit)
     return page([experiment_json(one) for one in found], limit=query.limit, cursor=lambda one: str(one["key"]))
 
 

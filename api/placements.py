@@ -10,12 +10,13 @@ from api.auth import actor
 from api.doors import Doors
 from api.reading import read_body, read_query
 from api.state import current_worker
-from experiments import audit, overrides
-from experiments.best import best_variants
-from experiments.checks import check_id
+from experiments.access import audit
+from experiments.catalog import overrides
 from experiments.database import reading, transaction
+from experiments.decisions.best import best_variants
+from experiments.decisions.why import explain
+from experiments.input.checks import check_id
 from experiments.tables import Audit, Override
-from experiments.why import explain
 
 doors = Doors("placements")
 

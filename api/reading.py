@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from api.errors import InvalidJson, UnsupportedMediaType
 from api.requests import current_request
 from experiments.errors import InvalidDefinition, InvalidInput
-from experiments.parsing import parse
+from experiments.input.parsing import parse
 
 Model = TypeVar("Model", bound=BaseModel)
 _JSON: Final = "application/json"

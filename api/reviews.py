@@ -12,9 +12,9 @@ from api.doors import Doors
 from api.experiments import wait_until
 from api.reading import read_json, read_query
 from api.state import current_worker
+from experiments.catalog.serving import now_serving
 from experiments.database import reading, transaction
 from experiments.promote.requests import PromotionRequest, RollbackRequest
-from experiments.serving import now_serving
 
 doors = Doors("reviews")
 

@@ -10,13 +10,13 @@ from typing import Final
 import numpy as np
 
 from benchmarks import world
-from experiments.batch import SLICE
-from experiments.choosing import Asked, Moment, choose
+from experiments.catalog.lifecycle import EFFECT_SECONDS
 from experiments.config import Config
 from experiments.database import open_engine
 from experiments.decide import Decider
+from experiments.decisions.batch import SLICE
+from experiments.decisions.choosing import Asked, Moment, choose
 from experiments.errors import JournalBusy
-from experiments.lifecycle import EFFECT_SECONDS
 from experiments.snapshot import Snapshots
 from experiments.worker import Worker
 from optimizer.posteriors import beta_posterior

@@ -10,7 +10,7 @@ from benchmarks import world
 from experiments.database import database_now, open_engine, reading, transaction
 from experiments.review import results
 from experiments.tables import Experiment, Series
-from experiments.tallies import ResponseKey, Responses, TallyKey, Units, add_responses, add_units
+from experiments.tallies.moves import ResponseKey, Responses, TallyKey, Units, add_responses, add_units
 
 _N_HOURS: Final = 240
 _VARIANTS: Final = ("a", "b", "c")

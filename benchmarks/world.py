@@ -4,9 +4,9 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, text
 
-from experiments import catalog, experiment_catalog, lifecycle
+from experiments.access.keys import create_key
+from experiments.catalog import definition_store, experiment_store, lifecycle
 from experiments.database import migrate, open_engine, transaction
-from experiments.keys import create_key
 
 PLAIN: Final = "hero"  # one row a decision
 HELD_OUT: Final = "hero-held-out"  # with a holdout of 5 %: the customer's enrolment is a second row
@@ -59,9 +59,9 @@ def build(url: str, *, n_preloaded: int = 0) -> str:
 def _define(engine: Engine) -> str:
     with transaction(engine) as session:
         for key, type_ in _TYPES.items():
-            catalog.put_attribute(session, key, payload={"type": type_}, actor=_ACTOR)
+            definition_store.put_attribute(session, key, payload={"type": type_}, actor=_ACTOR)
         segments = {"segments": [{"key": "vip", "rule": _RULE}], "otherwise": "everyone-else"}
-        catalog.put_segmentation(session, "value", payload=segments, actor=_ACTOR)
+        definition_store.put_segmentation(session, "value", payload=segments, actor=_ACTOR)
         for placement, share in ((PLAIN, 0.0), (HELD_OUT, 0.05)):
             payload = {
                 "channel": "web",
@@ -70,9 +70,9 @@ def _define(engine: Engine) -> str:
                 "holdout": {"share": share, "gets": "default"},
                 "default": {"key": "plain", "content": {"text": "Welcome!"}},
             }
-            catalog.put_placement(session, placement, payload=payload, actor=_ACTOR)
+            definition_store.put_placement(session, placement, payload=payload, actor=_ACTOR)
             experiment = {"placement": placement, "unit": "customer", "goal": "click", "variants": _VARIANTS}
-            experiment_catalog.put_experiment(session, placement, payload=experiment, actor=_ACTOR)
+            experiment_store.put_experiment(session, placement, payload=experiment, actor=_ACTOR)
             lifecycle.start(session, placement, actor=_ACTOR)
         _, secret = create_key(session, "benchmark", scopes=["decide"], actor=_ACTOR)
     return secret

@@ -17,8 +17,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from experiments.database import database_now, transaction, write_queue
 from experiments.errors import LeaseLost
 from experiments.learn import LEASE, Learned, learn
-from experiments.lease import release, take
-from experiments.outcomes import sweep
+from experiments.learning.lease import release, take
+from experiments.outcomes.rows import sweep
 
 log = structlog.get_logger(__name__)
 

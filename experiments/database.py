@@ -19,7 +19,7 @@ from sqlmodel import Session, select
 
 from experiments.errors import UnusableDatabase
 from experiments.tables import Workspace
-from experiments.tallies import decimal_add
+from experiments.tallies.moves import decimal_add
 
 _MIGRATION_LOCK = 0x6F7074696D697A65  # any constant of our own: the key of PostgreSQL's advisory lock
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from cachetools import LRUCache
 
-from experiments.attributes import coerce
-from experiments.choosing import Asked, Choice, Moment, choose
-from experiments.decisions import DecisionRow, Stored
+from experiments.decisions.choosing import Asked, Choice, Moment, choose
+from experiments.decisions.rows import DecisionRow, Stored
 from experiments.errors import InvalidInput, PlacementNotFound, SnapshotMissing, TemplateFailed
+from experiments.input.attributes import coerce
 from experiments.journal import Journal
 from experiments.snapshot import FRESH_SECONDS, USABLE_SECONDS, PlacementPlan, Snapshot, Snapshots, VariantPlan
 

@@ -15,15 +15,15 @@ from sqlalchemy import Engine, Table, func
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
-from experiments.allocations import newest_allocations
+from experiments.catalog.definitions import ExperimentDefinition
 from experiments.database import bump_snapshot, database_now, reading, transaction
-from experiments.definitions import ExperimentDefinition
-from experiments.lease import Lease, check
-from experiments.new_weights import Learnable, NewWeights, new_weights
-from experiments.read_tallies import read_ages, read_tallies
+from experiments.learning.allocations import newest_allocations
+from experiments.learning.lease import Lease, check
+from experiments.learning.new_weights import Learnable, NewWeights, new_weights
 from experiments.series import PinnedMetric
 from experiments.tables import Allocation, Experiment, Series, SeriesVariant
-from experiments.tallies import hour_of
+from experiments.tallies.moves import hour_of
+from experiments.tallies.read import read_ages, read_tallies
 from optimizer.errors import NoVariation, OptimizerError
 
 log = structlog.get_logger(__name__)

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from experiments.attribution import OutcomeRow
-from experiments.checks import check_id, parse_datetime, shown
 from experiments.errors import FieldError, InvalidInput, RowRefused
+from experiments.input.checks import check_id, parse_datetime, shown
+from experiments.input.parsing import parse, refuse
 from experiments.journal import MAX_ROWS_BULK, Journal
-from experiments.parsing import parse, refuse
+from experiments.outcomes.attribution import OutcomeRow
 from experiments.snapshot import Snapshots
 
 OUTCOMES = "outcomes"

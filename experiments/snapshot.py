@@ -11,11 +11,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import select
 
-from experiments.content import Content
+from experiments.catalog.content import Content
+from experiments.catalog.definitions import AttributeDefinition, PlacementDefinition
 from experiments.database import database_now, reading
-from experiments.definitions import AttributeDefinition, PlacementDefinition
+from experiments.decisions.hashing import UnitHash, Wheel
 from experiments.errors import SnapshotMissing
-from experiments.hashing import UnitHash, Wheel
 from experiments.segments.rules import Segmentation
 from experiments.tables import Workspace
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from sqlmodel import Session, col, func, select
 
-from experiments.content import compile_content
-from experiments.definitions import (
+from experiments.catalog.content import compile_content
+from experiments.catalog.definitions import (
     BUILT_IN_SEGMENTATIONS,
     AttributeDefinition,
     PlacementDefinition,
     SegmentationDefinition,
 )
-from experiments.hashing import UnitHash, Wheel
+from experiments.decisions.hashing import UnitHash, Wheel
 from experiments.segments.rules import Segmentation, compile_segmentation
 from experiments.snapshot import (
     FOREVER,

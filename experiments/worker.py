@@ -5,9 +5,9 @@ from functools import partial
 from experiments.config import Config
 from experiments.database import open_engine
 from experiments.decide import DECISIONS, Decider
-from experiments.decisions import Stored, mark_contradicted, write_decisions
+from experiments.decisions.rows import Stored, mark_contradicted, write_decisions
 from experiments.journal import Entry, Journal
-from experiments.outcomes import write_outcomes
+from experiments.outcomes.rows import write_outcomes
 from experiments.record import OUTCOMES, Recorder
 from experiments.snapshot import Snapshots
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlmodel import Session
 
-from experiments import catalog
 from experiments.campaigns.log import EVERYONE_ELSE, Campaign, OutcomeValues, attribute_type, typed_values
-from experiments.definitions import EVERYONE, AttributeDefinition, ExperimentDefinition
+from experiments.catalog import definition_store
+from experiments.catalog.definitions import EVERYONE, AttributeDefinition, ExperimentDefinition
 from experiments.errors import UnreadableCampaign
 
 
@@ -38,10 +38,10 @@ def define(session: Session, campaign: Campaign, *, key: str, placement: str, ac
 
 
 def _declare(session: Session, name: str, *, campaign: Campaign, actor: str) -> AttributeDefinition:
-    found = catalog.find_definition(session, "attribute", key=name)
+    found = definition_store.find_definition(session, "attribute", key=name)
     if found is None:
         payload = {"type": attribute_type(campaign.attributes[name])}
-        found = catalog.put_attribute(session, name, payload=payload, actor=actor)
+        found = definition_store.put_attribute(session, name, payload=payload, actor=actor)
     return AttributeDefinition.model_validate(found.body)
 
 
@@ -59,14 +59,14 @@ def _segmentation(
         if value is not None
     ]
     payload = {"segments": segments, "otherwise": EVERYONE_ELSE}
-    return key, catalog.put_segmentation(session, key, payload=payload, actor=actor).version
+    return key, definition_store.put_segmentation(session, key, payload=payload, actor=actor).version
 
 
 def _metric(session: Session, outcome: OutcomeValues, *, actor: str) -> None:
-    found = catalog.find_definition(session, "metric", key=outcome.key)
+    found = definition_store.find_definition(session, "metric", key=outcome.key)
     if found is None:
         payload = {"event": outcome.event, "kind": outcome.kind}
-        catalog.put_metric(session, outcome.key, payload=payload, actor=actor)
+        definition_store.put_metric(session, outcome.key, payload=payload, actor=actor)
     elif (found.body["event"], found.body["kind"]) != (outcome.event, outcome.kind):
         raise UnreadableCampaign(
             f"there is a metric {outcome.key!r} already, a {found.body['kind']} of the event {found.body['event']!r};"
@@ -75,14 +75,14 @@ def _metric(session: Session, outcome: OutcomeValues, *, actor: str) -> None:
 
 
 def _placement(session: Session, placement: str, *, segmentation: str, control: str, actor: str) -> None:
-    if catalog.find_definition(session, "placement", key=placement) is None:
+    if definition_store.find_definition(session, "placement", key=placement) is None:
         payload = {
             "segmentation": segmentation,
             "holdout": {"share": 0.0},
             "default": {"key": control, "content": {}},
             "description": "Made for an imported campaign.",
         }
-        catalog.put_placement(session, placement, payload=payload, actor=actor)
+        definition_store.put_placement(session, placement, payload=payload, actor=actor)
 
 
 def _experiment(campaign: Campaign, *, placement: str) -> ExperimentDefinition:

@@ -9,21 +9,21 @@ from typing import Any, Final, Literal
 
 from sqlmodel import Session
 
-from experiments import audit
-from experiments.attribution import OutcomeRow
+from experiments.access import audit
 from experiments.campaigns.define import define
 from experiments.campaigns.log import Campaign, OutcomeValues
 from experiments.campaigns.shares import Design
 from experiments.campaigns.versions import Versions, versions_of
-from experiments.catalog import get_definition, pin_metric
+from experiments.catalog.definition_store import get_definition, pin_metric
+from experiments.catalog.definitions import ExperimentDefinition
+from experiments.catalog.experiment_store import put_experiment
+from experiments.catalog.lifecycle import series_variant
 from experiments.database import bump_snapshot, database_now
-from experiments.decisions import DecisionRow, write_decisions
-from experiments.definitions import ExperimentDefinition
+from experiments.decisions.hashing import UnitHash
+from experiments.decisions.rows import DecisionRow, write_decisions
 from experiments.errors import ExperimentExists
-from experiments.experiment_catalog import put_experiment
-from experiments.hashing import UnitHash
-from experiments.lifecycle import series_variant
-from experiments.outcomes import write_outcomes
+from experiments.outcomes.attribution import OutcomeRow
+from experiments.outcomes.rows import write_outcomes
 from experiments.record import outcome_key
 from experiments.tables import Allocation, Experiment, Series
 

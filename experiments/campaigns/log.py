@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.attributes import coerce
 from experiments.campaigns.shares import Shares, observed_shares
 from experiments.campaigns.table import bad_value, read_columns, refuse_first
-from experiments.checks import KEY_PATTERN, MAX_ID_BYTES, parse_datetime, shown
-from experiments.definitions import EVERYONE, AttributeDefinition
+from experiments.catalog.definitions import EVERYONE, AttributeDefinition
 from experiments.errors import UnreadableCampaign
+from experiments.input.attributes import coerce
+from experiments.input.checks import KEY_PATTERN, MAX_ID_BYTES, parse_datetime, shown
 
 if TYPE_CHECKING:
     import polars as pl

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from experiments.checks import shown
 from experiments.errors import UnreadableCampaign
+from experiments.input.checks import shown
 
 if TYPE_CHECKING:  # polars is slow to import, and only these commands need it
     import polars as pl

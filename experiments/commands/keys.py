@@ -6,10 +6,10 @@ from typing import Any
 import click
 import orjson
 
+from experiments.access.keys import create_key, list_keys, revoke_key
 from experiments.commands.settings import opened, settings
 from experiments.config import Config
 from experiments.database import reading, transaction
-from experiments.keys import create_key, list_keys, revoke_key
 from experiments.tables import ApiKey
 
 ACTOR = "optimizer keys"

@@ -14,7 +14,7 @@ from experiments.commands.settings import settings
 from experiments.config import Config
 from experiments.database import open_engine, reading, transaction
 from experiments.errors import SeriesNotFound
-from experiments.recount import Recount, all_series, recount
+from experiments.tallies.recount import Recount, all_series, recount
 
 _SHOWN = 20
 

@@ -8,10 +8,10 @@ import click
 from sqlalchemy import Engine
 from sqlmodel import select
 
+from experiments.access.keys import create_key
 from experiments.commands.settings import opened, settings
 from experiments.config import Config, environment
 from experiments.database import migrate, transaction
-from experiments.keys import create_key
 from experiments.tables import ApiKey
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"

@@ -12,9 +12,9 @@ from typing import Final
 
 import orjson
 
+from experiments.access.keys import create_key
 from experiments.database import bump_snapshot, migrate, open_engine, transaction
 from experiments.errors import DemoFailed
-from experiments.keys import create_key
 
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 15.0

@@ -6,13 +6,13 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from experiments import audit
-from experiments.catalog import get_definition
-from experiments.checks import shown
+from experiments.access import audit
+from experiments.catalog.definition_store import get_definition
+from experiments.catalog.lifecycle import EFFECT_SECONDS
 from experiments.database import bump_snapshot, database_now
 from experiments.errors import FieldError, InvalidInput, PolicyVersionNotFound
-from experiments.lifecycle import EFFECT_SECONDS
-from experiments.parsing import parse
+from experiments.input.checks import shown
+from experiments.input.parsing import parse
 from experiments.promote.requests import RollbackRequest
 from experiments.tables import PolicyVersion
 

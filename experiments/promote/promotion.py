@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from experiments import audit
-from experiments.checks import pointer_to, shown
+from experiments.access import audit
+from experiments.catalog.lifecycle import EFFECT_SECONDS
 from experiments.database import bump_snapshot, database_now
 from experiments.errors import ExperimentNotFound, FieldError, InvalidInput, PromotionRefused, WrongState
-from experiments.lifecycle import EFFECT_SECONDS
-from experiments.parsing import parse
+from experiments.input.checks import pointer_to, shown
+from experiments.input.parsing import parse
 from experiments.promote.policies import add_version, current_policy
 from experiments.promote.requests import PromotionRequest
 from experiments.promote.series import open_policy_series

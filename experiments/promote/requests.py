@@ -5,9 +5,9 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from experiments.checks import json_errors, parse_datetime, shown
 from experiments.errors import FieldError
-from experiments.parsing import refuse
+from experiments.input.checks import json_errors, parse_datetime, shown
+from experiments.input.parsing import refuse
 
 
 def _moment(value: object) -> object:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlmodel import Session
 
-from experiments.allocations import add_allocations
+from experiments.learning.allocations import add_allocations
 from experiments.tables import Series, SeriesVariant
 
 

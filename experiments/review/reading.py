@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlmodel import Session, col, select
 
+from experiments.catalog.definitions import EVERYONE
 from experiments.database import database_now
-from experiments.definitions import EVERYONE
 from experiments.errors import FieldError, InvalidInput, MetricNotMeasured
-from experiments.read_tallies import Tallies, VersionWeights, read_tallies, read_weights
 from experiments.review.money import Costs, costs_of, monthly_units, net_of_costs, value_metric
 from experiments.review.strata import Strata, strata_of
 from experiments.series import PinnedMetric
 from experiments.tables import Series, SeriesVariant
+from experiments.tallies.read import Tallies, VersionWeights, read_tallies, read_weights
 
 Floats = NDArray[np.float64]
 _HOUR = 3600.0

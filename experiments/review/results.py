@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlmodel import Session
 
-from experiments.definitions import ExperimentDefinition
+from experiments.catalog.definitions import ExperimentDefinition
 from experiments.errors import ExperimentNotFound, SegmentNotFound, WrongState
 from experiments.review.answer import Shown, shown, variants_of
 from experiments.review.checks import checks_of, judged, sample_ratios

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.definitions import EVERYONE
-from experiments.read_tallies import Tallies, VersionWeights
+from experiments.catalog.definitions import EVERYONE
+from experiments.tallies.read import Tallies, VersionWeights
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.definitions import Gates
+from experiments.catalog.definitions import Gates
 from experiments.review.checks import RatioCheck
 from experiments.review.estimates import Estimates
 from experiments.review.strata import Strata

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from experiments.checks import parse_datetime, pointer_to, shown
-from experiments.definitions import AttributeDefinition, SegmentationDefinition
+from experiments.catalog.definitions import AttributeDefinition, SegmentationDefinition
 from experiments.errors import FieldError, InvalidDefinition
+from experiments.input.checks import parse_datetime, pointer_to, shown
 from experiments.segments.syntax import conditions, operator_of, rule_errors
 
 Matches = Callable[[Mapping[str, Any]], bool]

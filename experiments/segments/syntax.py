@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from experiments.checks import pointer_to, shown
 from experiments.errors import FieldError
+from experiments.input.checks import pointer_to, shown
 
 COMPARISONS: Final = (
     "eq",

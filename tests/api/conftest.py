@@ -9,10 +9,10 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.app import create_app
-from experiments import lifecycle
+from experiments.access.keys import create_key
+from experiments.catalog import lifecycle
 from experiments.config import Config
 from experiments.database import transaction
-from experiments.keys import create_key
 from experiments.tables import Series
 from experiments.worker import Worker
 

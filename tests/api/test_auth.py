@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 from flask import Flask
 
+from experiments.access.keys import create_key, revoke_key
 from experiments.database import database_now, transaction
-from experiments.keys import create_key, revoke_key
 from experiments.worker import Worker
 from tests.api.conftest import Client, assert_problem, make_key
 

@@ -5,11 +5,11 @@ import json
 import pytest
 from click.testing import CliRunner, Result
 
+from experiments.access.keys import check_key
 from experiments.cli import COMMANDS, optimizer
 from experiments.config import Config, environment, read_config
 from experiments.database import open_engine, reading
 from experiments.errors import ExperimentsError, UnusableConfig
-from experiments.keys import check_key
 from experiments.snapshot_load import load_snapshot
 
 

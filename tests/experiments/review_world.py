@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlmodel import Session
 
-from experiments.allocations import add_allocations
-from experiments.catalog import put_attribute, put_metric, put_placement, put_segmentation
-from experiments.experiment_catalog import put_experiment
-from experiments.lifecycle import start
+from experiments.catalog.definition_store import put_attribute, put_metric, put_placement, put_segmentation
+from experiments.catalog.experiment_store import put_experiment
+from experiments.catalog.lifecycle import start
+from experiments.learning.allocations import add_allocations
 from experiments.tables import Experiment, Tally, TallyResponse
-from experiments.tallies import hour_of
+from experiments.tallies.moves import hour_of
 
 KEY = "offer-1"
 PLACEMENT = "hero"

@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from experiments.attribution import OutcomeRow
 from experiments.database import transaction
-from experiments.decisions import DecisionRow
-from experiments.hashing import UnitHash
+from experiments.decisions.hashing import UnitHash
+from experiments.decisions.rows import DecisionRow
+from experiments.outcomes.attribution import OutcomeRow
 from experiments.series import PinnedMetric
 from experiments.tables import Series
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlmodel import Session
 
-from experiments import catalog, experiment_catalog
+from experiments.catalog import definition_store, experiment_store
 
 ACTOR = "key/ann"
 SEGMENTATION: dict[str, Any] = {
@@ -37,12 +37,12 @@ EXPERIMENT: dict[str, Any] = {
 
 def put_shop(session: Session) -> None:
     """Attributes, the segmentation ``value`` and the placement ``welcome-subject``."""
-    catalog.put_attribute(session, "lifetime_value", payload={"type": "number"}, actor=ACTOR)
-    catalog.put_attribute(session, "country", payload={"type": "string"}, actor=ACTOR)
-    catalog.put_segmentation(session, "value", payload=SEGMENTATION, actor=ACTOR)
-    catalog.put_placement(session, "welcome-subject", payload=PLACEMENT, actor=ACTOR)
+    definition_store.put_attribute(session, "lifetime_value", payload={"type": "number"}, actor=ACTOR)
+    definition_store.put_attribute(session, "country", payload={"type": "string"}, actor=ACTOR)
+    definition_store.put_segmentation(session, "value", payload=SEGMENTATION, actor=ACTOR)
+    definition_store.put_placement(session, "welcome-subject", payload=PLACEMENT, actor=ACTOR)
 
 
-def put_experiment(session: Session, key: str = "subject-1", **changes: object) -> catalog.Defined:
+def put_experiment(session: Session, key: str = "subject-1", **changes: object) -> definition_store.Defined:
     """The contract's experiment as a draft, with changes."""
-    return experiment_catalog.put_experiment(session, key, payload={**EXPERIMENT, **changes}, actor=ACTOR)
+    return experiment_store.put_experiment(session, key, payload={**EXPERIMENT, **changes}, actor=ACTOR)

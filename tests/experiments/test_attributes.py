@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from experiments.attributes import coerce
-from experiments.definitions import AttributeDefinition
+from experiments.catalog.definitions import AttributeDefinition
+from experiments.input.attributes import coerce
 
 DECLARED = {
     "name": AttributeDefinition(type="string"),

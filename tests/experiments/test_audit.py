@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DatabaseError
 from sqlmodel import Session, col, select, update
 
-from experiments import audit
+from experiments.access import audit
 from experiments.database import database_now, reading, transaction
 from experiments.errors import InvalidInput
 from experiments.tables import Audit

@@ -18,11 +18,11 @@ from psycopg.sql import SQL, Identifier
 from sqlalchemy import Engine
 from sqlmodel import select
 
-from experiments.attribution import OutcomeRow
 from experiments.background import checkpoint, let_go, run, work_once
 from experiments.database import migrate, open_engine, reading, transaction
-from experiments.decisions import DecisionRow, write_decisions
-from experiments.outcomes import write_outcomes
+from experiments.decisions.rows import DecisionRow, write_decisions
+from experiments.outcomes.attribution import OutcomeRow
+from experiments.outcomes.rows import write_outcomes
 from experiments.tables import Allocation, Outcome
 from tests.conftest import TEMPLATE
 from tests.experiments.worlds import SEGMENTS, clicks, observe, start_experiment

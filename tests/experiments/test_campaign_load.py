@@ -13,14 +13,14 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
-from experiments import catalog
 from experiments.campaigns.load import DECIDED_AT, Imported, load
 from experiments.campaigns.log import CampaignColumns, OutcomeColumn, read_campaign
+from experiments.catalog import definition_store
 from experiments.database import open_engine, reading, transaction
 from experiments.errors import ExperimentExists, UnreadableCampaign
-from experiments.recount import recount
 from experiments.review import results
 from experiments.tables import Allocation, Decision, Definition, Experiment, Outcome, Response, Series
+from experiments.tallies.recount import recount
 from tests.repo.sources import ROOT
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -118,7 +118,7 @@ def test_the_last_hour_of_a_closed_series_matures_a_window_after_its_end(
     path = tmp_path / "recent.csv"
     path.write_text(f"offer,opened,at\na,0,{decided_at.isoformat()}\nb,1,{decided_at.isoformat()}\n")
     metric = {"event": "opened", "kind": "binary", "window_hours": window_hours, "grace_hours": 0.0}
-    catalog.put_metric(session, "opened", payload=metric, actor="test")
+    definition_store.put_metric(session, "opened", payload=metric, actor="test")
     columns = CampaignColumns("offer", "a", (OutcomeColumn("opened"),), decided="at")
     load(session, read_campaign(path, columns, now=datetime.now(UTC)), key="recent", placement="recent", actor="test")
     assert results(session, "recent")["matured_share"] == matured
@@ -131,7 +131,7 @@ def test_an_experiment_that_is_there_is_never_imported_over(session: Session, lo
 
 
 def test_attributes_that_are_declared_keep_their_type(session: Session, log: Path) -> None:
-    catalog.put_attribute(session, "age", payload={"type": "string"}, actor="test")
+    definition_store.put_attribute(session, "age", payload={"type": "string"}, actor="test")
     import_log(session, log)
     row = session.exec(select(Decision).where(Decision.customer_id == "row-1")).one()
     assert row.attributes == {"age": "31", "tier": "low"}
@@ -139,7 +139,7 @@ def test_attributes_that_are_declared_keep_their_type(session: Session, log: Pat
 
 def test_what_fails_on_its_way_leaves_nothing_behind(engine: Engine, log: Path) -> None:
     with transaction(engine) as session:
-        catalog.put_metric(session, "spent", payload={"event": "spent", "kind": "binary"}, actor="test")
+        definition_store.put_metric(session, "spent", payload={"event": "spent", "kind": "binary"}, actor="test")
     with (
         pytest.raises(UnreadableCampaign, match="there is a metric 'spent' already, a binary"),
         transaction(engine) as session,

@@ -18,7 +18,7 @@ from experiments.campaigns.log import (
     typed_values,
 )
 from experiments.campaigns.versions import versions_of
-from experiments.definitions import AttributeDefinition
+from experiments.catalog.definitions import AttributeDefinition
 from experiments.errors import UnreadableCampaign
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import Session, select
 
-from experiments import catalog, lifecycle
-from experiments.allocations import newest_allocations
+from experiments.catalog import definition_store, lifecycle
+from experiments.catalog.definitions import BUILT_IN_METRICS
+from experiments.catalog.experiment_store import get_experiment, list_experiments
 from experiments.database import reading, transaction
-from experiments.definitions import BUILT_IN_METRICS
 from experiments.errors import (
     DefinitionNotFound,
     InvalidDefinition,
@@ -18,7 +18,7 @@ from experiments.errors import (
     PlacementNotFound,
     PreconditionFailed,
 )
-from experiments.experiment_catalog import get_experiment, list_experiments
+from experiments.learning.allocations import newest_allocations
 from experiments.snapshot_load import load_snapshot
 from experiments.tables import Allocation, Audit, Definition, Series, SeriesVariant, Workspace
 from tests.experiments.shop import ACTOR, PLACEMENT, SEGMENTATION, put_experiment, put_shop
@@ -38,9 +38,9 @@ def shop(session: Session) -> Session:
     return session
 
 
-def put_click(session: Session, *, if_match: int | None = None, **changes: object) -> catalog.Defined:
+def put_click(session: Session, *, if_match: int | None = None, **changes: object) -> definition_store.Defined:
     payload = {"event": "click", "kind": "binary", "window_hours": 72, **changes}
-    return catalog.put_metric(session, "ctr", payload=payload, actor=ACTOR, if_match=if_match)
+    return definition_store.put_metric(session, "ctr", payload=payload, actor=ACTOR, if_match=if_match)
 
 
 def test_putting_the_same_again_changes_nothing(session: Session) -> None:
@@ -55,14 +55,14 @@ def test_putting_the_same_again_changes_nothing(session: Session) -> None:
 def test_true_is_not_1_and_1_is_1_point_0(session: Session) -> None:
     def put(value: object) -> int:
         payload = {**HERO, "default": {"key": "d", "content": {"flag": value}}}
-        return catalog.put_placement(session, "hero", payload=payload, actor=ACTOR).version
+        return definition_store.put_placement(session, "hero", payload=payload, actor=ACTOR).version
 
     assert [put(value) for value in (1, 1.0, True, False, 0, 1e16, 10**16)] == [1, 1, 2, 3, 4, 5, 5]
 
 
 def test_a_body_is_kept_whole_with_its_defaults(session: Session) -> None:
     put_click(session)
-    body = catalog.get_definition(session, "metric", key="ctr").body
+    body = definition_store.get_definition(session, "metric", key="ctr").body
     assert (body["grace_hours"], body["direction"], body["cap"]) == (24.0, "increase", None)
 
 
@@ -85,39 +85,41 @@ def test_every_change_tells_the_workers(session: Session) -> None:
 @pytest.mark.parametrize("key", ["", "a b", "a/b", "-a", "a\n", "a\x00", "é", "a" * 129])
 def test_a_key_has_a_form(session: Session, key: str) -> None:
     with pytest.raises(InvalidInput):
-        catalog.put_attribute(session, key, payload={"type": "string"}, actor=ACTOR)
+        definition_store.put_attribute(session, key, payload={"type": "string"}, actor=ACTOR)
     with pytest.raises(DefinitionNotFound):
-        catalog.get_definition(session, "attribute", key=key)
+        definition_store.get_definition(session, "attribute", key=key)
 
 
 def test_what_is_built_in_is_there_as_version_0(session: Session) -> None:
-    assert catalog.get_definition(session, "segmentation", key="everyone").body["otherwise"] == "everyone"
-    assert catalog.get_definition(session, "metric", key="revenue").version == 0
+    assert definition_store.get_definition(session, "segmentation", key="everyone").body["otherwise"] == "everyone"
+    assert definition_store.get_definition(session, "metric", key="revenue").version == 0
 
 
 def test_everyone_cannot_be_replaced(session: Session) -> None:
     payload = {"segments": [], "otherwise": "all"}
-    assert "built in" in refused(catalog.put_segmentation, session, "everyone", payload=payload, actor=ACTOR)[""]
+    assert (
+        "built in" in refused(definition_store.put_segmentation, session, "everyone", payload=payload, actor=ACTOR)[""]
+    )
 
 
 def test_a_built_in_metric_can_be_defined_anew(session: Session) -> None:
     payload = {"event": "click", "kind": "binary", "window_hours": 1}
-    put = catalog.put_metric(session, "click", payload=payload, actor=ACTOR, if_match=0)
+    put = definition_store.put_metric(session, "click", payload=payload, actor=ACTOR, if_match=0)
     assert (put.version, put.created) == (1, False)
-    assert catalog.get_definition(session, "metric", key="click").body["window_hours"] == 1
+    assert definition_store.get_definition(session, "metric", key="click").body["window_hours"] == 1
 
 
 def test_unknown_definitions_say_so(session: Session) -> None:
     with pytest.raises(PlacementNotFound):
-        catalog.get_definition(session, "placement", key="nowhere")
+        definition_store.get_definition(session, "placement", key="nowhere")
     with pytest.raises(DefinitionNotFound, match="no metric 'nothing'"):
-        catalog.get_definition(session, "metric", key="nothing")
+        definition_store.get_definition(session, "metric", key="nothing")
 
 
 def test_lists_go_on_where_the_caller_stopped(session: Session) -> None:
     put_click(session)
-    first = catalog.list_definitions(session, "metric", limit=2)
-    rest = catalog.list_definitions(session, "metric", cursor=first[-1].key)
+    first = definition_store.list_definitions(session, "metric", limit=2)
+    rest = definition_store.list_definitions(session, "metric", cursor=first[-1].key)
     assert [metric.key for metric in first] == ["click", "ctr"]
     assert [metric.key for metric in rest] == ["purchase", "revenue", "unsubscribe"]
 
@@ -128,34 +130,36 @@ def test_a_rule_must_fit_the_declared_attributes(shop: Session) -> None:
         {"key": "y", "rule": {"attribute": "country", "gt": 40}},
     ]
     payload = {"segments": segments, "otherwise": "z"}
-    pointers = set(refused(catalog.put_segmentation, shop, "value", payload=payload, actor=ACTOR))
+    pointers = set(refused(definition_store.put_segmentation, shop, "value", payload=payload, actor=ACTOR))
     assert pointers == {"/segments/0/rule/attribute", "/segments/1/rule/gt"}
 
 
 def test_the_type_of_an_attribute_stays_while_a_rule_reads_it(shop: Session) -> None:
-    fields = refused(catalog.put_attribute, shop, "country", payload={"type": "number"}, actor=ACTOR)
+    fields = refused(definition_store.put_attribute, shop, "country", payload={"type": "number"}, actor=ACTOR)
     assert "version 1 of the segmentation 'value'" in fields["/type"]
-    changed = catalog.put_attribute(shop, "country", payload={"type": "string", "stored": False}, actor=ACTOR)
+    changed = definition_store.put_attribute(shop, "country", payload={"type": "string", "stored": False}, actor=ACTOR)
     assert changed.version == 2
     without = {**SEGMENTATION, "segments": SEGMENTATION["segments"][:1]}
-    catalog.put_segmentation(shop, "value", payload=without, actor=ACTOR)
-    assert catalog.put_attribute(shop, "country", payload={"type": "number"}, actor=ACTOR).version == 3
+    definition_store.put_segmentation(shop, "value", payload=without, actor=ACTOR)
+    assert definition_store.put_attribute(shop, "country", payload={"type": "number"}, actor=ACTOR).version == 3
 
 
 def test_the_type_of_an_attribute_stays_while_an_experiment_is_pinned_to_its_rule(shop: Session) -> None:
     put_experiment(shop)
     lifecycle.start(shop, "subject-1", actor=ACTOR)
-    catalog.put_segmentation(shop, "value", payload={"segments": [], "otherwise": "all"}, actor=ACTOR)
-    assert "/type" in refused(catalog.put_attribute, shop, "country", payload={"type": "number"}, actor=ACTOR)
+    definition_store.put_segmentation(shop, "value", payload={"segments": [], "otherwise": "all"}, actor=ACTOR)
+    assert "/type" in refused(definition_store.put_attribute, shop, "country", payload={"type": "number"}, actor=ACTOR)
     lifecycle.conclude(shop, "subject-1", actor=ACTOR)
-    assert catalog.put_attribute(shop, "country", payload={"type": "number"}, actor=ACTOR).version == 2
+    assert definition_store.put_attribute(shop, "country", payload={"type": "number"}, actor=ACTOR).version == 2
 
 
 def test_a_placement_needs_its_segmentation_and_a_default_that_never_fails(session: Session) -> None:
     payload = {**HERO, "segmentation": "nowhere"}
-    assert set(refused(catalog.put_placement, session, "hero", payload=payload, actor=ACTOR)) == {"/segmentation"}
+    assert set(refused(definition_store.put_placement, session, "hero", payload=payload, actor=ACTOR)) == {
+        "/segmentation"
+    }
     payload = {**HERO, "default": {"key": "d", "content": {"text": "Hi {{ name }}"}}}
-    pointers = set(refused(catalog.put_placement, session, "hero", payload=payload, actor=ACTOR))
+    pointers = set(refused(definition_store.put_placement, session, "hero", payload=payload, actor=ACTOR))
     assert pointers == {"/default/content/text"}
 
 
@@ -172,7 +176,7 @@ def test_a_placement_opens_its_programme(shop: Session) -> None:
 def test_another_share_is_another_allocation_of_the_programme(shop: Session) -> None:
     for share in (0.05, 0.1):
         payload = {**PLACEMENT, "holdout": {"share": share}, "description": "new"}
-        catalog.put_placement(shop, "welcome-subject", payload=payload, actor=ACTOR)
+        definition_store.put_placement(shop, "welcome-subject", payload=payload, actor=ACTOR)
     programme = shop.exec(select(Series).where(Series.kind == "programme")).one()
     rows = shop.exec(select(Allocation).where(Allocation.series == programme.number)).all()
     shares = {row.version: row.weights["held_out"] for row in rows}

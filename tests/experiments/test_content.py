@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from experiments.content import Format, compile_content
+from experiments.catalog.content import Format, compile_content
 from experiments.errors import InvalidTemplate, TemplateFailed
 
 

@@ -10,13 +10,13 @@ from scipy.stats import binomtest
 from sqlalchemy import Engine
 from sqlmodel import select
 
-from experiments import catalog, experiment_catalog, lifecycle, overrides, variants
+from experiments.catalog import definition_store, experiment_store, lifecycle, overrides, variants
 from experiments.config import Config
 from experiments.database import reading, transaction
 from experiments.decide import Decided
 from experiments.errors import InvalidInput, PlacementNotFound, VariantNotFound
-from experiments.recount import all_series, recount
 from experiments.tables import Decision, Series
+from experiments.tallies.recount import all_series, recount
 from experiments.worker import Worker
 
 PLACEMENT: dict[str, Any] = {
@@ -37,11 +37,11 @@ EXPERIMENT: dict[str, Any] = {
 @pytest.fixture
 def worker(engine: Engine) -> Iterator[Worker]:
     with transaction(engine) as session:
-        catalog.put_attribute(session, "orders", payload={"type": "number"}, actor="test")
+        definition_store.put_attribute(session, "orders", payload={"type": "number"}, actor="test")
         rule = {"attribute": "orders", "gte": 5}
         segments = {"segments": [{"key": "loyal", "rule": rule}], "otherwise": "others"}
-        catalog.put_segmentation(session, "value", payload=segments, actor="test")
-        catalog.put_placement(session, "hero", payload=PLACEMENT, actor="test")
+        definition_store.put_segmentation(session, "value", payload=segments, actor="test")
+        definition_store.put_placement(session, "hero", payload=PLACEMENT, actor="test")
     url = engine.url.render_as_string(hide_password=False)
     worker = Worker(Config(database_url=url), shard=1)
     worker.start()
@@ -55,7 +55,7 @@ def worker(engine: Engine) -> Iterator[Worker]:
 def _run(worker: Worker, key: str = "exp", **changes: Any) -> None:
     """Define and start an experiment, in effect at once."""
     with transaction(worker.engine) as session:
-        experiment_catalog.put_experiment(session, key, payload=EXPERIMENT | changes, actor="test")
+        experiment_store.put_experiment(session, key, payload=EXPERIMENT | changes, actor="test")
         lifecycle.start(session, key, actor="test")
         series = session.exec(select(Series).where(Series.experiment == key)).one()
         series.opens_at -= timedelta(seconds=lifecycle.EFFECT_SECONDS)
@@ -68,7 +68,7 @@ def _decide(worker: Worker, customer: str, **asked: Any) -> Decided:
 
 def _change_placement(worker: Worker, **changes: Any) -> None:
     with transaction(worker.engine) as session:
-        catalog.put_placement(session, "hero", payload=PLACEMENT | changes, actor="test")
+        definition_store.put_placement(session, "hero", payload=PLACEMENT | changes, actor="test")
     worker.snapshots.refresh()
 
 
@@ -178,7 +178,7 @@ def test_a_retired_variants_customers_get_the_control_and_stay_in_its_count(work
 
 def test_several_placements_are_decided_in_one_call_or_not_at_all(worker: Worker) -> None:
     with transaction(worker.engine) as session:
-        catalog.put_placement(session, "footer", payload=PLACEMENT, actor="test")
+        definition_store.put_placement(session, "footer", payload=PLACEMENT, actor="test")
     asked = worker.decider.ask("anna")
     assert [one.placement for one in worker.decider.decide(asked, ["hero", "footer"])] == ["hero", "footer"]
     with pytest.raises(PlacementNotFound):

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from experiments.checks import check_id, check_json, shown
-from experiments.definitions import (
+from experiments.catalog.definitions import (
     BUILT_IN_METRICS,
     BUILT_IN_SEGMENTATIONS,
     AttributeDefinition,
@@ -18,6 +17,7 @@ from experiments.definitions import (
     window_hours,
 )
 from experiments.errors import InvalidDefinition, InvalidInput
+from experiments.input.checks import check_id, check_json, shown
 
 VALUE = {
     "segments": [

@@ -14,7 +14,7 @@ from experiments.demo.client import Client
 from experiments.demo.loop import define_and_start, run_waves
 from experiments.demo.server import is_ready, make_database, running_server
 from experiments.demo.shop import SEGMENT_SHARES, TRUE_RATES, VARIANTS, Floats, count, customers, earned
-from experiments.recount import all_series, recount
+from experiments.tallies.recount import all_series, recount
 from tests.repo.sources import ROOT
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from experiments.hashing import UnitHash, Wheel, holdout_uniform, period_of, series_of, series_range
+from experiments.decisions.hashing import UnitHash, Wheel, holdout_uniform, period_of, series_of, series_range
 
 SECRET = bytes(range(32))
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlmodel import Session, select
 
-from experiments import keys
+from experiments.access import keys
 from experiments.database import database_now
 from experiments.errors import InvalidInput, KeyNotFound, TooManyKeys
 from experiments.snapshot import KeyPlan

@@ -8,16 +8,16 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import Session, select
 
-from experiments.allocations import newest_allocations
 from experiments.background import work_once
+from experiments.catalog.lifecycle import pause
+from experiments.catalog.variants import append_variant, retire_variant
 from experiments.database import reading, transaction
 from experiments.errors import LeaseLost
 from experiments.learn import LEASE, Learned, learn, read_learnable, write_weights
-from experiments.lease import take
-from experiments.lifecycle import pause
-from experiments.new_weights import NewWeights, new_weights
+from experiments.learning.allocations import newest_allocations
+from experiments.learning.lease import take
+from experiments.learning.new_weights import NewWeights, new_weights
 from experiments.tables import Allocation, Series, Workspace
-from experiments.variants import append_variant, retire_variant
 from optimizer.errors import NoVariation
 from tests.experiments.worlds import ACTOR, KEY, SEGMENTS, clicks, observe, start_experiment
 

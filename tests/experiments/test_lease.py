@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from experiments.database import transaction
 from experiments.errors import LeaseLost
-from experiments.lease import Lease, check, release, take
+from experiments.learning.lease import Lease, check, release, take
 
 
 def _take(engine: Engine, holder: str, *, seconds: float = 60) -> Lease | None:

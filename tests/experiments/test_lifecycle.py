@@ -9,10 +9,13 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import Session, select
 
-from experiments import audit, catalog, lifecycle, variants
-from experiments.allocations import add_allocations, newest_allocations
-from experiments.choosing import Asked, Moment, choose
+from experiments.access import audit
+from experiments.catalog import definition_store, lifecycle, variants
+from experiments.catalog.experiment_store import get_experiment
+from experiments.catalog.experiment_store import put_experiment as put_draft
+from experiments.catalog.serving import now_serving
 from experiments.database import database_now, reading, transaction
+from experiments.decisions.choosing import Asked, Moment, choose
 from experiments.errors import (
     ExperimentNotDraft,
     ExperimentNotFound,
@@ -25,9 +28,7 @@ from experiments.errors import (
     VariantStays,
     WrongState,
 )
-from experiments.experiment_catalog import get_experiment
-from experiments.experiment_catalog import put_experiment as put_draft
-from experiments.serving import now_serving
+from experiments.learning.allocations import add_allocations, newest_allocations
 from experiments.snapshot_load import load_snapshot
 from experiments.tables import Allocation, Audit, PolicyVersion, Series, SeriesVariant
 from tests.experiments.shop import ACTOR, EXPERIMENT, PLACEMENT, put_experiment, put_shop
@@ -57,7 +58,7 @@ def shop(session: Session) -> Session:
 
 def test_starting_pins_segmentation_and_metrics_whole(shop: Session) -> None:
     series = started(shop)
-    catalog.put_metric(shop, "click", payload={"event": "tap", "kind": "count"}, actor=ACTOR)
+    definition_store.put_metric(shop, "click", payload={"event": "tap", "kind": "count"}, actor=ACTOR)
     assert (series.kind, series.unit, series.segments) == ("experiment", "occasion", ["vip", "local-new"])
     assert (series.segmentation, series.segmentation_version) == ("value", 1)
     assert [metric["key"] for metric in series.metrics] == ["click", "purchase", "unsubscribe"]
@@ -93,7 +94,7 @@ def test_an_experiment_on_all_segments_lists_them(shop: Session) -> None:
 
 def test_an_experiment_on_everyone_pins_version_0(shop: Session) -> None:
     payload = {"holdout": {"share": 0.0}, "default": {"key": "d", "content": {}}}
-    catalog.put_placement(shop, "hero", payload=payload, actor=ACTOR)
+    definition_store.put_placement(shop, "hero", payload=payload, actor=ACTOR)
     series = started(shop, placement="hero", segments=None)
     assert (series.segmentation, series.segmentation_version, series.segments) == ("everyone", 0, ["everyone"])
     assert series.metrics[0]["window_hours"] == 72.0
@@ -116,7 +117,7 @@ def test_the_first_weights_are_equal_or_as_said(
 
 
 def test_the_programme_counts_what_its_experiments_count(shop: Session) -> None:
-    catalog.put_metric(shop, "signup", payload={"event": "signup", "kind": "binary"}, actor=ACTOR)
+    definition_store.put_metric(shop, "signup", payload={"event": "signup", "kind": "binary"}, actor=ACTOR)
     programme = shop.exec(select(Series).where(Series.kind == "programme")).one()
     assert {metric["key"] for metric in programme.metrics} == {"click", "purchase", "revenue", "unsubscribe"}
     series = started(shop, goal="signup")
@@ -153,7 +154,9 @@ def test_segments_that_left_an_experiment_are_free(shop: Session) -> None:
 
 def test_an_experiment_under_another_segmentation_takes_the_whole_placement(shop: Session) -> None:
     started(shop, segments=["vip"])
-    catalog.put_placement(shop, "welcome-subject", payload={**PLACEMENT, "segmentation": "everyone"}, actor=ACTOR)
+    definition_store.put_placement(
+        shop, "welcome-subject", payload={**PLACEMENT, "segmentation": "everyone"}, actor=ACTOR
+    )
     put_experiment(shop, "subject-2", segments=None)
     with pytest.raises(SegmentTaken, match="vip"):
         lifecycle.start(shop, "subject-2", actor=ACTOR)
@@ -202,7 +205,7 @@ def test_an_unknown_experiment_is_an_answer_of_its_own(session: Session, key: st
 
 def test_starting_checks_again_what_may_have_changed_since(shop: Session) -> None:
     put_experiment(shop)
-    catalog.put_segmentation(shop, "value", payload={"segments": [], "otherwise": "vip"}, actor=ACTOR)
+    definition_store.put_segmentation(shop, "value", payload={"segments": [], "otherwise": "vip"}, actor=ACTOR)
     with pytest.raises(InvalidDefinition) as caught:
         lifecycle.start(shop, "subject-1", actor=ACTOR)
     assert [field.pointer for field in caught.value.fields] == ["/segments/1"]
@@ -219,9 +222,9 @@ def test_a_placement_keeps_channel_and_format_while_experiments_run(shop: Sessio
     started(shop)
     for field in ({"channel": "web"}, {"format": "html"}):
         with pytest.raises(PlacementInUse, match="'subject-1'"):
-            catalog.put_placement(shop, "welcome-subject", payload={**PLACEMENT, **field}, actor=ACTOR)
+            definition_store.put_placement(shop, "welcome-subject", payload={**PLACEMENT, **field}, actor=ACTOR)
     lifecycle.conclude(shop, "subject-1", actor=ACTOR)
-    catalog.put_placement(shop, "welcome-subject", payload={**PLACEMENT, "channel": "web"}, actor=ACTOR)
+    definition_store.put_placement(shop, "welcome-subject", payload={**PLACEMENT, "channel": "web"}, actor=ACTOR)
 
 
 def test_every_step_is_audited_and_counts_the_version_up(shop: Session) -> None:

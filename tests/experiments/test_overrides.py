@@ -3,7 +3,7 @@
 import pytest
 from sqlmodel import Session, select
 
-from experiments import lifecycle, overrides
+from experiments.catalog import lifecycle, overrides
 from experiments.errors import InvalidInput, OverrideNotFound, PlacementNotFound, VariantNotFound
 from experiments.snapshot_load import load_snapshot
 from experiments.tables import Audit

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlmodel import Session, select
 
-from experiments import audit
-from experiments.allocations import newest_allocations
-from experiments.choosing import Asked, Moment, choose
+from experiments.access import audit
+from experiments.catalog.lifecycle import EFFECT_SECONDS, conclude
+from experiments.catalog.variants import retire_variant
 from experiments.database import database_now
+from experiments.decisions.choosing import Asked, Moment, choose
 from experiments.errors import (
     ExperimentNotFound,
     InvalidInput,
@@ -20,13 +21,12 @@ from experiments.errors import (
     PromotionRefused,
     WrongState,
 )
-from experiments.lifecycle import EFFECT_SECONDS, conclude
+from experiments.learning.allocations import newest_allocations
 from experiments.promote import promote, read_policy, rollback
 from experiments.promote.series import explore_weights
 from experiments.review import results
 from experiments.snapshot_load import load_snapshot
 from experiments.tables import Experiment, PolicyVersion, Series, SeriesVariant, Workspace
-from experiments.variants import retire_variant
 from tests.experiments.review_world import (
     ACTOR,
     KEY,

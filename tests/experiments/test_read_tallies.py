@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sqlmodel import Session
 
-from experiments.read_tallies import Tallies, read_ages, read_tallies, read_weights
-from experiments.tallies import hour_of
+from experiments.tallies.moves import hour_of
+from experiments.tallies.read import Tallies, read_ages, read_tallies, read_weights
 from tests.experiments.worlds import SEGMENTS, clicks, observe, start_experiment
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)

@@ -9,11 +9,11 @@ import pytest
 from scipy import stats
 from sqlmodel import Session, select
 
+from experiments.catalog.variants import retire_variant
 from experiments.database import database_now
 from experiments.errors import ExperimentNotFound, InvalidInput, MetricNotMeasured, SegmentNotFound, WrongState
 from experiments.review import results
 from experiments.tables import Experiment, Tally
-from experiments.variants import retire_variant
 from tests.experiments.review_world import (
     ACTOR,
     KEY,

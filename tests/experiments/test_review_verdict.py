@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sqlmodel import Session
 
-from experiments.definitions import Gates
+from experiments.catalog.definitions import Gates
 from experiments.review import results
 from experiments.review.checks import RatioCheck
 from experiments.review.estimates import estimate

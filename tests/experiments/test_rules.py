@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.definitions import (
+from experiments.catalog.definitions import (
     BUILT_IN_SEGMENTATIONS,
     AttributeDefinition,
     SegmentationDefinition,

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 from sqlmodel import col, select
 
-from experiments.attribution import OutcomeRow
 from experiments.database import reading, transaction
-from experiments.decisions import DecisionRow, Stored, mark_contradicted, write_decisions
-from experiments.outcomes import sweep, write_outcomes
-from experiments.recount import recount
+from experiments.decisions.rows import DecisionRow, Stored, mark_contradicted, write_decisions
+from experiments.outcomes.attribution import OutcomeRow
+from experiments.outcomes.rows import sweep, write_outcomes
 from experiments.tables import Decision, Outcome, Response, Tally, TallyAge, TallyResponse
+from experiments.tallies.recount import recount
 from tests.experiments.rows import CLICK, DAY, NOW, REVENUE, add_series, decision, metric, outcome
 
 

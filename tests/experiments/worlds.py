@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlmodel import Session
 
-from experiments.attribution import OutcomeRow
-from experiments.catalog import put_attribute, put_placement, put_segmentation
-from experiments.decisions import DecisionRow, write_decisions
-from experiments.experiment_catalog import put_experiment
-from experiments.lifecycle import start
-from experiments.outcomes import write_outcomes
+from experiments.catalog.definition_store import put_attribute, put_placement, put_segmentation
+from experiments.catalog.experiment_store import put_experiment
+from experiments.catalog.lifecycle import start
+from experiments.decisions.rows import DecisionRow, write_decisions
+from experiments.outcomes.attribution import OutcomeRow
+from experiments.outcomes.rows import write_outcomes
 from experiments.tables import Experiment
 
 KEY = "subject-1"

@@ -6,13 +6,13 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlmodel import Session, select
 
-from experiments.catalog import put_placement
+from experiments.access.keys import create_key
+from experiments.catalog.definition_store import put_placement
+from experiments.catalog.experiment_store import put_experiment
+from experiments.catalog.lifecycle import EFFECT_SECONDS, start
 from experiments.database import reading, transaction
-from experiments.experiment_catalog import put_experiment
-from experiments.keys import create_key
-from experiments.lifecycle import EFFECT_SECONDS, start
-from experiments.recount import Difference, all_series, recount
 from experiments.tables import Series
+from experiments.tallies.recount import Difference, all_series, recount
 
 ACTOR = "test"
 SOURCE = "key/load"

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from sqlmodel import col, select
 
 from experiments.database import reading
-from experiments.hashing import series_range
+from experiments.decisions.hashing import series_range
 from experiments.tables import Decision
 from tests.faults.load import Load, assert_nothing_was_lost
 from tests.faults.server import Client, serving

@@ -12,13 +12,13 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlmodel import select
 
-from experiments.attribution import OutcomeRow
 from experiments.config import Config
 from experiments.database import reading, transaction
 from experiments.decide import DECISIONS
-from experiments.decisions import DecisionRow
+from experiments.decisions.hashing import UnitHash
+from experiments.decisions.rows import DecisionRow
 from experiments.errors import JournalBusy, RowRefused
-from experiments.hashing import UnitHash
+from experiments.outcomes.attribution import OutcomeRow
 from experiments.record import OUTCOMES
 from experiments.tables import Decision, Outcome
 from experiments.worker import Worker

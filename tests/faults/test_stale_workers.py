@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import col, select
 
-from experiments import lifecycle
-from experiments.allocations import add_allocations
+from experiments.catalog import lifecycle
 from experiments.config import Config
 from experiments.database import bump_snapshot, database_now, reading, transaction
 from experiments.decide import Decided
-from experiments.decisions import DecisionRow, write_decisions
+from experiments.decisions.rows import DecisionRow, write_decisions
+from experiments.learning.allocations import add_allocations
 from experiments.snapshot import FRESH_SECONDS, SeriesPlan
 from experiments.tables import Decision
 from experiments.worker import Worker

@@ -1,0 +1,1 @@
+"""What is defined, and its life: attributes, segmentations, placements, metrics, experiments."""

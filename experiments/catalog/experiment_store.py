@@ -1,0 +1,147 @@
+"""Experiments as analysts define them: put while a draft, get and list at any time (``lifecycle`` starts them)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from experiments.access import audit
+from experiments.catalog.definition_store import (
+    Defined,
+    check_key,
+    check_version,
+    find_definition,
+    get_definition,
+    is_key,
+    missing,
+    segment_keys,
+)
+from experiments.catalog.definitions import ExperimentDefinition, parse
+from experiments.database import bump_snapshot, database_now
+from experiments.errors import ExperimentNotDraft, ExperimentNotFound, FieldError, InvalidDefinition
+from experiments.input.checks import shown
+from experiments.learning.allocations import start_weights
+from experiments.tables import Experiment, SeriesVariant
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentState:
+    """An experiment as it now is.
+
+    series: Its number; None while it is a draft.
+    retired: Since when variants are out, by their keys.
+    """
+
+    key: str
+    version: int
+    status: str
+    body: dict[str, Any]
+    series: int | None
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    retired: Mapping[str, datetime]
+
+
+def put_experiment(session: Session, key: str, *, payload: object, actor: str, if_match: int | None = None) -> Defined:
+    """Define an experiment while it is a draft.
+
+    Raises:
+        ExperimentNotDraft: It has started, and this is not what it says.
+        InvalidDefinition: It names what does not exist, or is wrong in itself.
+        PreconditionFailed: It is not at version ``if_match``.
+    """
+    definition = parse(ExperimentDefinition, payload)
+    check_key(key)
+    bump_snapshot(session)
+    row = session.get(Experiment, key)
+    check_version(f"experiment/{key}", if_match, current=None if row is None else row.version)
+    body = definition.model_dump(mode="json")
+    if row is not None and audit.canonical(row.body) == audit.canonical(body):
+        return Defined("experiment", key, row.version, row.body)
+    if row is not None and row.status != "draft":
+        raise ExperimentNotDraft(key, status=row.status)
+    check_experiment(session, definition)
+    if row is None:
+        row = Experiment(key=key, version=0, placement="", body={}, created_at=database_now(session))
+        session.add(row)
+    row.version, row.placement, row.body = row.version + 1, definition.placement, body
+    session.flush()
+    detail = {"version": row.version, "body": body}
+    audit.record(session, actor=actor, action="put", subject=f"experiment/{key}", detail=detail)
+    return Defined("experiment", key, row.version, body, created=row.version == 1)
+
+
+def check_experiment(session: Session, definition: ExperimentDefinition) -> None:
+    """Check that all that an experiment names exists now.
+
+    Raises:
+        InvalidDefinition: With all that does not, or weights that can't be.
+    """
+    metrics = {"/goal": definition.goal}
+    metrics |= {f"/metrics/{i}": metric for i, metric in enumerate(definition.metrics)}
+    metrics |= {f"/guardrails/{i}/metric": guardrail.metric for i, guardrail in enumerate(definition.guardrails)}
+    wrong = [
+        missing(pointer, metric, kind="metric")
+        for pointer, metric in metrics.items()
+        if find_definition(session, "metric", key=metric) is None
+    ]
+    placement = find_definition(session, "placement", key=definition.placement)
+    if placement is None:
+        wrong.append(missing("/placement", definition.placement, kind="placement"))
+    elif definition.segments is not None:
+        name = placement.body["segmentation"]
+        known = set(segment_keys(get_definition(session, "segmentation", key=name)))
+        wrong += [
+            FieldError(f"/segments/{i}", f"{shown(segment)} is no segment of the placement's segmentation {name!r}")
+            for i, segment in enumerate(definition.segments)
+            if segment not in known
+        ]
+    if wrong:
+        raise InvalidDefinition(wrong)
+    start_weights(definition)
+
+
+def get_experiment(session: Session, key: str) -> ExperimentState:
+    """An experiment.
+
+    Raises:
+        ExperimentNotFound: No such experiment.
+    """
+    row = session.get(Experiment, key) if is_key(key) else None
+    if row is None:
+        raise ExperimentNotFound(key)
+    return experiment_state(session, row)
+
+
+def list_experiments(session: Session, *, cursor: str | None = None, limit: int = 100) -> list[ExperimentState]:
+    """Experiments by key; ``cursor`` is the last key that the caller has seen.
+
+    Raises:
+        InvalidInput: The cursor can't be.
+    """
+    query = select(Experiment).order_by(col(Experiment.key)).limit(limit)
+    if cursor is not None:
+        check_key(cursor)
+        query = query.where(col(Experiment.key) > cursor)
+    return [experiment_state(session, row) for row in session.exec(query)]
+
+
+def experiment_state(session: Session, row: Experiment) -> ExperimentState:
+    """An experiment's row as others may keep it, beyond the session."""
+    retired = select(SeriesVariant.key, SeriesVariant.retired_at).where(
+        SeriesVariant.series == row.series, col(SeriesVariant.retired_at).is_not(None)
+    )
+    return ExperimentState(
+        key=row.key,
+        version=row.version,
+        status=row.status,
+        body=row.body,
+        series=row.series,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        retired={key: at for key, at in session.exec(retired) if at is not None},
+    )

@@ -1,0 +1,1 @@
+"""Which variant: choosing, the hash, the stored rows, lists, and the reasons."""

@@ -1,0 +1,1 @@
+"""What every door checks: ids, JSON, definitions, attributes."""

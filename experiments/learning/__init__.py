@@ -1,0 +1,1 @@
+"""From tallies to weights: posteriors, versions, and who may write them."""

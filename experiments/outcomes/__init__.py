@@ -1,0 +1,1 @@
+"""What happened: which decisions an outcome counts for, and the rows it leaves."""

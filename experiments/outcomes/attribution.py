@@ -1,0 +1,139 @@
+"""Which decisions an outcome counts for.
+
+An outcome that names its decision counts there and for the same customer's programme decision of that placement (else
+those who report by decision would seem worth less than those held out). One that names a customer counts in each series
+once, for the latest decision before it. A metric counts it inside its window, which starts at the decision, and while
+it is not late.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from experiments.decisions.hashing import series_of
+from experiments.series import PinnedMetric, SeriesMetrics
+
+CLOCK_SKEW = timedelta(minutes=5)  # a named decision may seem to come after its outcome by so much
+MAX_WINDOW_HOURS = 24 * 366
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRow:
+    """An outcome as reported; ``customer_id`` or ``decision_id`` is given. ``value`` in the metric's unit."""
+
+    id: bytes
+    source: str
+    outcome_id: str | None
+    decision_id: bytes | None
+    customer_id: str | None
+    occasion_id: str | None
+    event: str
+    value: Decimal | None
+    occurred_at: datetime
+    received_at: datetime
+    is_future: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRef:
+    """A stored decision, as far as counting needs it."""
+
+    id: bytes
+    customer_id: str
+    occasion_id: str | None
+    segment: str
+    variant: str
+    allocation_version: int
+    decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One metric of one decision that counts an outcome."""
+
+    decision: DecisionRef
+    metric: PinnedMetric
+
+
+@dataclass(frozen=True, slots=True)
+class Attributed:
+    """Where an outcome counts; ``status``: ``attributed``, ``late``, ``unattributed``, ``waiting`` (for a decision)."""
+
+    outcome: OutcomeRow
+    hits: tuple[Hit, ...]
+    status: str
+
+
+def max_window() -> timedelta:
+    """The longest window that a metric may have."""
+    return timedelta(hours=MAX_WINDOW_HOURS)
+
+
+def attribute(
+    outcome: OutcomeRow,
+    *,
+    named: Mapping[bytes, DecisionRef],
+    by_customer: Mapping[str, list[DecisionRef]],
+    metrics: Mapping[int, SeriesMetrics],
+) -> Attributed:
+    """Say where an outcome counts.
+
+    Args:
+        outcome: As reported.
+        named: Decisions by id.
+        by_customer: Decisions by customer, the earliest first.
+        metrics: Pinned metrics by series number.
+    """
+    decisions = _decisions(outcome, named=named, by_customer=by_customer, metrics=metrics)
+    if not decisions:
+        return Attributed(outcome, (), "waiting")
+    read = [hit for decision in decisions for hit in hits_of(outcome, decision, series=metrics[series_of(decision.id)])]
+    hits = tuple(hit for hit in read if not is_late(outcome, hit))
+    return Attributed(outcome, hits, "attributed" if hits else "late" if read else "unattributed")
+
+
+def hits_of(outcome: OutcomeRow, decision: DecisionRef, *, series: SeriesMetrics) -> Iterable[Hit]:
+    """The metrics of a decision whose event and window an outcome meets."""
+    age = outcome.occurred_at - decision.decided_at
+    for metric in series.metrics:
+        is_known = metric.since is None or outcome.received_at >= metric.since
+        if metric.event == outcome.event and is_known and -CLOCK_SKEW <= age < metric.window:
+            yield Hit(decision, metric)
+
+
+def is_late(outcome: OutcomeRow, hit: Hit) -> bool:
+    """Whether an outcome was received after the window and the grace that follows it."""
+    return outcome.received_at > hit.decision.decided_at + hit.metric.window + hit.metric.grace
+
+
+def _decisions(
+    outcome: OutcomeRow,
+    *,
+    named: Mapping[bytes, DecisionRef],
+    by_customer: Mapping[str, list[DecisionRef]],
+    metrics: Mapping[int, SeriesMetrics],
+) -> list[DecisionRef]:
+    if outcome.decision_id is None:
+        return _latest_per_series(by_customer.get(outcome.customer_id or "", ()), outcome)
+    decision = named.get(outcome.decision_id)
+    if decision is None:
+        return []
+    placement = metrics[series_of(decision.id)].placement
+    theirs = _latest_per_series(by_customer.get(decision.customer_id, ()), outcome)
+    return [decision, *(ref for ref in theirs if _is_programme(ref, metrics, placement=placement) and ref != decision)]
+
+
+def _is_programme(decision: DecisionRef, metrics: Mapping[int, SeriesMetrics], *, placement: str) -> bool:
+    series = metrics[series_of(decision.id)]
+    return series.kind == "programme" and series.placement == placement
+
+
+def _latest_per_series(decisions: Iterable[DecisionRef], outcome: OutcomeRow) -> list[DecisionRef]:
+    """The latest decision before an outcome in each series; a named occasion leaves out the other occasions."""
+    latest: dict[int, DecisionRef] = {}
+    for decision in decisions:
+        other = None not in (outcome.occasion_id, decision.occasion_id) and outcome.occasion_id != decision.occasion_id
+        if decision.decided_at <= outcome.occurred_at and not other:
+            latest[series_of(decision.id)] = decision
+    return list(latest.values())

@@ -1,0 +1,112 @@
+"""Responses: all outcomes of one metric attributed to one decision, and the tallies that move with them."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Self
+
+from sqlalchemy import Connection, select, tuple_
+
+from experiments.database import upsert
+from experiments.decisions.hashing import series_of
+from experiments.outcomes.attribution import DecisionRef, Hit, OutcomeRow
+from experiments.series import PinnedMetric
+from experiments.tables import Response
+from experiments.tallies.moves import EXACT, AgeKey, ResponseKey, Responses, add_ages, add_responses, hour_of
+from optimizer.delay import age_bin
+
+_response: Any = Response.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
+
+
+@dataclass(slots=True)
+class UnitTotal:
+    """What one unit has answered on one metric so far."""
+
+    n_outcomes: int = 0
+    total: Decimal = Decimal(0)
+    first_at: datetime | None = None
+
+    def add(self, outcome: OutcomeRow) -> None:
+        """Count one more outcome."""
+        self.n_outcomes += 1
+        self.total = EXACT.add(self.total, outcome.value or Decimal(0))
+        self.first_at = outcome.occurred_at if self.first_at is None else min(self.first_at, outcome.occurred_at)
+
+    def value(self, metric: PinnedMetric) -> Decimal:
+        """The unit's value on the metric: 0 or 1, a count, or a sum in the metric's unit."""
+        if metric.kind == "binary":
+            return Decimal(min(self.n_outcomes, 1))
+        return Decimal(self.n_outcomes) if metric.kind == "count" else self.total
+
+    def responds(self, metric: PinnedMetric) -> bool:
+        """For money a unit responds when its total isn't zero (a full refund is none); else when anything happened."""
+        return self.total != 0 if metric.kind == "mean" else self.n_outcomes > 0
+
+
+@dataclass(slots=True)
+class Changes:
+    """Changes of tallies, gathered."""
+
+    responses: dict[ResponseKey, Responses]
+    ages: dict[AgeKey, int]
+
+    @classmethod
+    def none(cls) -> Self:
+        """No change yet."""
+        return cls(defaultdict(Responses), defaultdict(int))
+
+    def add_unit(self, decision: DecisionRef, metric: PinnedMetric, *, unit: UnitTotal, sign: int) -> None:
+        """Add (sign 1) or take away (sign -1) one unit's total from the tallies of its decision."""
+        if unit.first_at is None:
+            return
+        hour, _ = hour_of(decision.decided_at)
+        series = series_of(decision.id)
+        key = (series, decision.segment, decision.allocation_version, decision.variant, hour, metric.key)
+        self.responses[key].add_unit(unit.value(metric), responds=unit.responds(metric), cap=metric.cap, sign=sign)
+        age = max(0.0, (unit.first_at - decision.decided_at).total_seconds())
+        self.ages[series, metric.key, decision.variant, hour // 24, age_bin(age)] += sign
+
+
+def counts(outcome: OutcomeRow, metric: PinnedMetric) -> bool:
+    """Whether an outcome says anything on a metric: money without a value says nothing."""
+    return metric.kind != "mean" or outcome.value is not None
+
+
+def apply_hits(connection: Connection, hits: Sequence[tuple[OutcomeRow, Hit]], *, shard: int) -> None:
+    """Add outcomes to their responses, and move the tallies by the difference. The decisions must be locked."""
+    counted = [(outcome, hit) for outcome, hit in hits if counts(outcome, hit.metric)]
+    totals = _read(connection, {(hit.decision.id, hit.metric.key) for _, hit in counted})
+    changes = Changes.none()
+    for outcome, hit in counted:
+        unit = totals.setdefault((hit.decision.id, hit.metric.key), UnitTotal())
+        changes.add_unit(hit.decision, hit.metric, unit=unit, sign=-1)
+        unit.add(outcome)
+        changes.add_unit(hit.decision, hit.metric, unit=unit, sign=1)
+    write_totals(connection, totals)
+    add_responses(connection, changes.responses, shard=shard)
+    add_ages(connection, changes.ages, shard=shard)
+
+
+def _read(connection: Connection, keys: Collection[tuple[bytes, str]]) -> dict[tuple[bytes, str], UnitTotal]:
+    if not keys:
+        return {}
+    c = _response.c
+    query = select(c.decision_id, c.metric, c.n_outcomes, c.total, c.first_at).where(
+        tuple_(c.decision_id, c.metric).in_(keys)
+    )
+    return {(row[0], row[1]): UnitTotal(*row[2:]) for row in connection.execute(query)}
+
+
+def write_totals(connection: Connection, totals: Mapping[tuple[bytes, str], UnitTotal]) -> None:
+    """Store units' totals."""
+    if not totals:
+        return
+    insert = upsert(connection, _response)
+    changed = {name: insert.excluded[name] for name in ("n_outcomes", "total", "first_at")}
+    values = [
+        {"decision_id": id_, "metric": metric, **asdict(unit)}
+        for (id_, metric), unit in sorted(totals.items(), key=lambda item: item[0])
+    ]
+    connection.execute(insert.on_conflict_do_update(index_elements=["decision_id", "metric"], set_=changed), values)

@@ -1,0 +1,182 @@
+"""Outcome rows: attributed to decisions, added to responses and tallies, in one transaction under the decisions' locks.
+
+Locks are taken in one order everywhere (decisions by id, then responses, then tallies), so that deadlocks are rare.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from experiments.decisions.hashing import series_of
+from experiments.outcomes.attribution import Attributed, DecisionRef, OutcomeRow, attribute, max_window
+from experiments.outcomes.responses import apply_hits
+from experiments.series import read_series_metrics
+from experiments.tables import Attribution, Decision, Outcome
+
+RETRY_SECONDS = 5
+WAIT_HOURS = 24  # an outcome that no decision has claimed by then stays unattributed
+
+_outcome: Any = Outcome.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
+_decision: Any = Decision.__table__  # type: ignore[attr-defined]
+_attribution: Any = Attribution.__table__  # type: ignore[attr-defined]
+
+
+def write_outcomes(connection: Connection, rows: Sequence[OutcomeRow], *, shard: int) -> list[str]:
+    """Store outcomes and count them where they belong.
+
+    Returns:
+        For each row ``attributed``, ``waiting``, ``unattributed``, ``future``, ``late`` or ``duplicate``.
+    """
+    unique: dict[bytes, OutcomeRow] = {}
+    for row in rows:
+        unique.setdefault(row.id, row)
+    found = _attribute(connection, [row for row in unique.values() if not row.is_future])
+    statuses = {row.id: found[row.id].status if row.id in found else "future" for row in unique.values()}
+    new = _insert(connection, sorted(unique.values(), key=lambda row: row.id), statuses=statuses)
+    _apply(connection, [found[id_] for id_ in unique if id_ in new and id_ in found], shard=shard)
+    return list(_answer(connection, rows, new=new, statuses=statuses))
+
+
+def sweep(connection: Connection, now: datetime, *, shard: int, limit: int = 500) -> int:
+    """Try again to attribute outcomes that came before their decision; returns how many were looked at."""
+    waiting = select(_outcome).where(_outcome.c.retry_at <= now).order_by(_outcome.c.retry_at).limit(limit)
+    rows = [_row(record) for record in connection.execute(waiting.with_for_update(skip_locked=True))]
+    found = _attribute(connection, rows)
+    _apply(connection, [found[row.id] for row in rows], shard=shard)
+    for row in rows:
+        connection.execute(update(_outcome).where(_outcome.c.id == row.id).values(**_next(row, found[row.id], now=now)))
+    return len(rows)
+
+
+def _next(row: OutcomeRow, found: Attributed, *, now: datetime) -> dict[str, Any]:
+    if found.status != "waiting":
+        return {"status": found.status, "retry_at": None}
+    waited = now - row.received_at
+    if waited > timedelta(hours=WAIT_HOURS):
+        return {"status": "unattributed", "retry_at": None}
+    return {"retry_at": now + max(waited, timedelta(seconds=RETRY_SECONDS))}
+
+
+def _row(record: Row[Any]) -> OutcomeRow:
+    values = record._mapping  # noqa: SLF001  # public, whatever its underscore says
+    return OutcomeRow(**{name: values[name] for name in OutcomeRow.__dataclass_fields__ if name != "is_future"})
+
+
+# Attribution: which decisions an outcome belongs to.
+
+
+def _attribute(connection: Connection, rows: Collection[OutcomeRow]) -> dict[bytes, Attributed]:
+    """Find the decisions of each outcome, lock those that count it, and say what counts where."""
+    if not rows:
+        return {}
+    named = _named(connection, {row.decision_id for row in rows if row.decision_id is not None})
+    customers = {ref.customer_id for ref in named.values()}
+    customers |= {row.customer_id for row in rows if row.decision_id is None and row.customer_id is not None}
+    theirs = _of_customers(connection, customers, rows=rows)
+    refs = [*named.values(), *theirs]
+    metrics = read_series_metrics(connection, {series_of(ref.id) for ref in refs})
+    by_customer = _by_customer(theirs)
+    found = {row.id: attribute(row, named=named, by_customer=by_customer, metrics=metrics) for row in rows}
+    _lock(connection, {hit.decision.id for result in found.values() for hit in result.hits})
+    return found
+
+
+_REF = (
+    _decision.c.id,
+    _decision.c.customer_id,
+    _decision.c.occasion_id,
+    _decision.c.segment,
+    _decision.c.variant,
+    _decision.c.allocation_version,
+    _decision.c.decided_at,
+)
+
+
+def _named(connection: Connection, ids: Collection[bytes]) -> dict[bytes, DecisionRef]:
+    if not ids:
+        return {}
+    query = select(*_REF).where(_decision.c.id.in_(ids), ~_decision.c.late)
+    return {record[0]: DecisionRef(*record) for record in connection.execute(query)}
+
+
+def _of_customers(
+    connection: Connection, customers: Collection[str], *, rows: Iterable[OutcomeRow]
+) -> list[DecisionRef]:
+    """Decisions of customers that may still be open at the outcomes' times."""
+    if not customers:
+        return []
+    times = [row.occurred_at for row in rows]
+    query = select(*_REF).where(
+        and_(
+            _decision.c.customer_id.in_(customers),
+            _decision.c.decided_at.between(min(times) - max_window(), max(times) + timedelta(minutes=5)),
+            ~_decision.c.late,
+        )
+    )
+    return [DecisionRef(*record) for record in connection.execute(query)]
+
+
+def _by_customer(refs: Iterable[DecisionRef]) -> dict[str, list[DecisionRef]]:
+    sorted_refs: dict[str, list[DecisionRef]] = {}
+    for ref in sorted(refs, key=lambda ref: ref.decided_at):
+        sorted_refs.setdefault(ref.customer_id, []).append(ref)
+    return sorted_refs
+
+
+def _lock(connection: Connection, ids: Collection[bytes]) -> None:
+    if ids and connection.dialect.name == "postgresql":  # SQLite's writer is alone
+        query = select(_decision.c.id).where(_decision.c.id.in_(ids)).order_by(_decision.c.id)
+        connection.execute(query.with_for_update(key_share=True)).all()
+
+
+# Writing.
+
+
+@cache
+def _inserting(dialect: str) -> Any:
+    insert = postgresql.insert(_outcome) if dialect == "postgresql" else sqlite.insert(_outcome)
+    return insert.on_conflict_do_nothing().returning(_outcome.c.id)
+
+
+def _insert(connection: Connection, rows: list[OutcomeRow], *, statuses: dict[bytes, str]) -> set[bytes]:
+    values = [
+        {name: getattr(row, name) for name in OutcomeRow.__dataclass_fields__ if name != "is_future"}
+        | {
+            "status": statuses[row.id],
+            "retry_at": row.received_at + timedelta(seconds=RETRY_SECONDS) if statuses[row.id] == "waiting" else None,
+            "n_duplicates": 0,
+        }
+        for row in rows
+    ]
+    return set(connection.execute(_inserting(connection.dialect.name), values).scalars())
+
+
+def _apply(connection: Connection, found: Iterable[Attributed], *, shard: int) -> None:
+    counted = [result for result in found if result.hits]
+    links = {(hit.decision.id, result.outcome.id) for result in counted for hit in result.hits}
+    if links:
+        values = [{"decision_id": decision, "outcome_id": outcome} for decision, outcome in sorted(links)]
+        connection.execute(_attribution.insert(), values)
+        apply_hits(connection, [(result.outcome, hit) for result in counted for hit in result.hits], shard=shard)
+
+
+def _answer(
+    connection: Connection, rows: Sequence[OutcomeRow], *, new: set[bytes], statuses: dict[bytes, str]
+) -> Iterable[str]:
+    """Each row's status: a repeat (in these rows, or of an earlier call) is a duplicate, and is counted as one."""
+    seen: set[bytes] = set()
+    repeats: dict[bytes, int] = {}
+    for row in rows:
+        if row.id in new and row.id not in seen:
+            seen.add(row.id)
+            yield statuses[row.id]
+        else:
+            repeats[row.id] = repeats.get(row.id, 0) + 1
+            yield "duplicate"
+    for id_, n in sorted(repeats.items()):
+        counted = _outcome.c.n_duplicates + n
+        connection.execute(update(_outcome).where(_outcome.c.id == id_).values(n_duplicates=counted))

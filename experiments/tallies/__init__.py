@@ -1,0 +1,1 @@
+"""Counts and exact sums by hour: moved, read, proven."""

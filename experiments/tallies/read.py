@@ -1,0 +1,298 @@
+"""Reading tallies: what learning and reviewing start from, in time that does not grow with the number of decisions.
+
+Sums over shards are exact (NUMERIC on PostgreSQL, decimals in Python on SQLite) and become floats only at the end.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import BigInteger, ColumnElement, Float, Table, case, cast, func, select, text
+from sqlmodel import Session
+
+from experiments.tables import Allocation, Series, SeriesVariant, Tally, TallyAge, TallyResponse
+from experiments.tallies.moves import EXACT
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+_Key = tuple[str, int, str, int]  # segment, allocation version, variant, hour
+
+_tally: Table = Tally.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
+_response: Table = TallyResponse.__table__  # type: ignore[attr-defined]
+_variant: Table = SeriesVariant.__table__  # type: ignore[attr-defined]
+_age: Table = TallyAge.__table__  # type: ignore[attr-defined]
+_allocation: Table = Allocation.__table__  # type: ignore[attr-defined]
+
+_N_COUNTS = 3  # n_units, n_lacking, decided_seconds
+_RESPONSES = ("n_responders", "total", "total_squares", "capped_total", "capped_squares")
+_IN_LIST = 500  # longer lists of segments are filtered here: databases limit a statement's parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Tallies of blocks of time: one block is a (segment, day, allocation version), in this order.
+
+    Attributes:
+        segment: Index of each block's segment, shape (n_blocks,).
+        day: Days since 1970, shape (n_blocks,).
+        version: Allocation version, shape (n_blocks,).
+        of_row: Block of each row of the tallies, shape (n_rows,).
+    """
+
+    segment: Ints
+    day: Ints
+    version: Ints
+    of_row: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Tallies:
+    """A series' tallies and one metric's sums below them, one row a (segment, allocation version, variant, hour).
+
+    Attributes:
+        segments: Keys of the segments read, in the order of the series; those without units are there too.
+        variants: Keys of all variants, retired ones too, in the order of the series.
+        segment: Index into ``segments``, shape (n_rows,); so are all arrays.
+        version: Allocation version.
+        variant: Index into ``variants``.
+        hour: Whole hours since 1970 in which the units were decided (the first of a day, where days were asked for).
+        n_units: Units.
+        n_lacking: Of these, units that lacked an attribute that their segmentation needs.
+        decided_seconds: Sum of the seconds since the start of ``hour`` at which they were decided.
+        n_responders: Units with a response.
+        total: Sum of the units' totals, in the metric's unit (binary: 0 or 1).
+        total_squares: Sum of the squares of these.
+        capped_total: As ``total``, each unit's total capped by the metric's cap.
+        capped_squares: Sum of the squares of these.
+    """
+
+    segments: tuple[str, ...]
+    variants: tuple[str, ...]
+    segment: Ints
+    version: Ints
+    variant: Ints
+    hour: Ints
+    n_units: Floats
+    n_lacking: Floats
+    decided_seconds: Floats
+    n_responders: Floats
+    total: Floats
+    total_squares: Floats
+    capped_total: Floats
+    capped_squares: Floats
+
+    def by_variant(self, values: Floats) -> Floats:
+        """Sum a row array to shape (n_segments, n_variants)."""
+        shape = len(self.segments), len(self.variants)
+        return _summed_to(shape, self.segment * shape[1] + self.variant, values=values)
+
+    def blocks(self) -> Blocks:
+        """The blocks of time that rows belong to; within one, base rates and shares are taken as constant."""
+        keys = np.stack([self.segment, self.hour // 24, self.version])
+        unique, of_row = np.unique(keys, axis=1, return_inverse=True)
+        return Blocks(unique[0], unique[1], unique[2], of_row.reshape(-1))
+
+    def by_block(self, values: Floats, blocks: Blocks) -> Floats:
+        """Sum a row array to shape (n_blocks, n_variants)."""
+        shape = blocks.segment.size, len(self.variants)
+        return _summed_to(shape, blocks.of_row * shape[1] + self.variant, values=values)
+
+    def age_seconds(self, now: datetime) -> Floats:
+        """Mean age of each row's units, shape (n_rows,)."""
+        decided = self.hour * 3600.0 + self.decided_seconds / np.maximum(self.n_units, 1.0)
+        return np.maximum(now.timestamp() - decided, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """First responses by age: a row a (variant, day of decision, age bin of ``optimizer.delay``), shapes (n_rows,)."""
+
+    variants: tuple[str, ...]
+    variant: Ints
+    day: Ints
+    age_bin: Ints
+    n_first: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class VersionWeights:
+    """One allocation version of one segment: each variant's share, and the counts that it was computed from."""
+
+    weights: Mapping[str, float]
+    basis: Mapping[str, Any]
+    created_at: datetime
+
+
+def read_tallies(
+    session: Session,
+    series: int,
+    *,
+    metric: str,
+    segments: Collection[str] | None = None,
+    before_hour: int | None = None,
+    hourly_from: int | None = None,
+) -> Tallies:
+    """Read the tallies of a series and of one of its metrics, summed over shards.
+
+    Args:
+        session: May be of any isolation: responses are read before units, so no response is without its unit.
+        series: Number of an existing series.
+        metric: Key of a pinned metric; one that nobody has answered yet gives zeros.
+        segments: Only these; by default all.
+        before_hour: Only units decided before this hour (since 1970); by default all.
+        hourly_from: Earlier hours are summed to days; by default none are.
+    """
+    keys, variants = _segments(session, series, wanted=segments), _variants(session, series)
+    few = keys if segments is not None and len(keys) <= _IN_LIST else None
+    chosen = _Chosen(series, few, before_hour, hourly_from)
+    responses = _read_responses(session, chosen, metric=metric)
+    units = _read_units(session, chosen)
+    segment_index = {key: i for i, key in enumerate(keys)}
+    variant_index = {key: i for i, key in enumerate(variants)}
+    found = [key for key in units if key[0] in segment_index]
+    none = (0.0,) * len(_RESPONSES)
+    counts = np.array([units[key] for key in found], dtype=np.float64).reshape(-1, _N_COUNTS)
+    sums = np.array([responses.get(key, none) for key in found], dtype=np.float64).reshape(-1, len(_RESPONSES))
+    return Tallies(
+        keys,
+        variants,
+        _ints(segment_index[key[0]] for key in found),
+        _ints(key[1] for key in found),
+        _ints(variant_index[key[2]] for key in found),
+        _ints(key[3] for key in found),
+        *counts.T,
+        *sums.T,
+    )
+
+
+def read_ages(session: Session, series: int, *, metric: str) -> Ages:
+    """Read a metric's first responses by age, over all segments, summed over shards."""
+    variants = _variants(session, series)
+    c = _age.c
+    key = (c.variant, c.day, c.age_bin)
+    query = select(*key, _int_sum(c.n_first)).where(c.series == series, c.metric == metric).group_by(*key)
+    rows = session.connection().execute(query).all()
+    return Ages(
+        variants,
+        _ints(variants.index(row[0]) for row in rows),
+        _ints(row[1] for row in rows),
+        _ints(row[2] for row in rows),
+        np.array([row[3] for row in rows], dtype=np.float64),
+    )
+
+
+def read_weights(
+    session: Session, series: int, *, segments: Collection[str] | None = None
+) -> dict[tuple[str, int], VersionWeights]:
+    """Every allocation version of a series, by (segment, version)."""
+    c = _allocation.c
+    query = select(c.segment, c.version, c.weights, c.basis, c.created_at).where(c.series == series)
+    if segments is not None and len(segments) <= _IN_LIST:
+        query = query.where(c.segment.in_(segments))
+    rows = session.connection().execute(query)
+    return {(row[0], row[1]): VersionWeights(*row[2:]) for row in rows if segments is None or row[0] in segments}
+
+
+def _segments(session: Session, series: int, *, wanted: Collection[str] | None) -> tuple[str, ...]:
+    row = session.get_one(Series, series)
+    everything = (row.kind == "programme" and _enrolled_in(session, series)) or row.segments
+    return tuple(key for key in everything if wanted is None or key in wanted)
+
+
+def _enrolled_in(session: Session, series: int) -> Sequence[str]:
+    """The segments of a programme: those of whatever segmentation its placement had when it enrolled customers."""
+    query = select(_tally.c.segment).where(_tally.c.series == series).distinct().order_by(_tally.c.segment)
+    return session.connection().execute(query).scalars().all()
+
+
+def _variants(session: Session, series: int) -> tuple[str, ...]:
+    query = select(_variant.c.key).where(_variant.c.series == series).order_by(_variant.c.position)
+    return tuple(session.connection().execute(query).scalars())
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Which rows are read, and in which periods."""
+
+    series: int
+    segments: Collection[str] | None
+    before_hour: int | None
+    hourly_from: int | None
+
+    def rows(self, table: Table) -> list[ColumnElement[bool]]:
+        conditions: list[ColumnElement[bool]] = [table.c.series == self.series]
+        if self.segments is not None:
+            conditions.append(table.c.segment.in_(self.segments))
+        if self.before_hour is not None:
+            conditions.append(table.c.hour < self.before_hour)
+        return conditions
+
+    def period(self, table: Table) -> ColumnElement[int]:
+        """The first hour of the period that a row falls into."""
+        hour: ColumnElement[int] = table.c.hour
+        if self.hourly_from is None:
+            return hour
+        return case((hour >= self.hourly_from, hour), else_=hour - hour % 24)
+
+    def key(self, table: Table) -> tuple[ColumnElement[Any], ...]:
+        return table.c.segment, table.c.allocation_version, table.c.variant, self.period(table).label("period")
+
+
+_GROUPS = (text("segment"), text("allocation_version"), text("variant"), text("period"))
+
+
+def _int_sum(column: ColumnElement[int]) -> ColumnElement[int]:
+    return cast(func.sum(column), BigInteger)  # PostgreSQL adds bigints to a numeric
+
+
+def _read_units(session: Session, chosen: _Chosen) -> dict[_Key, tuple[int, ...]]:
+    c = _tally.c
+    since_period = c.decided_seconds + c.n_units * (c.hour - chosen.period(_tally)) * 3600
+    sums = _int_sum(c.n_units), _int_sum(c.n_lacking), _int_sum(since_period)
+    query = select(*chosen.key(_tally), *sums).where(*chosen.rows(_tally)).group_by(*_GROUPS)
+    return _keyed(session.connection().execute(query))
+
+
+def _read_responses(session: Session, chosen: _Chosen, *, metric: str) -> Mapping[_Key, tuple[float, ...]]:
+    c, columns = _response.c, chosen.key(_response)
+    rows = [*chosen.rows(_response), c.metric == metric]
+    connection = session.connection()
+    if _kind(session, chosen.series, metric=metric) == "binary":  # every sum is the number of responders
+        counted = select(*columns, _int_sum(c.n_responders)).where(*rows).group_by(*_GROUPS)
+        return {key: values * len(_RESPONSES) for key, values in _keyed(connection.execute(counted)).items()}
+    if connection.dialect.name == "sqlite":  # it would add money as floats
+        return _summed(map(tuple, connection.execute(select(*columns, *(c[name] for name in _RESPONSES)).where(*rows))))
+    sums = (cast(func.sum(c[name]), Float(53)) for name in _RESPONSES)
+    summed = select(*columns, *sums).where(*rows).group_by(*_GROUPS)
+    return _keyed(connection.execute(summed))
+
+
+def _keyed(rows: Iterable[Any]) -> dict[_Key, tuple[Any, ...]]:
+    return {(row[0], row[1], row[2], row[3]): row[4:] for row in map(tuple, rows)}
+
+
+def _kind(session: Session, series: int, *, metric: str) -> str | None:
+    pinned = session.get_one(Series, series).metrics
+    return next((one["kind"] for one in pinned if one["key"] == metric), None)
+
+
+def _summed(rows: Iterable[tuple[Any, ...]]) -> dict[_Key, tuple[float, ...]]:
+    nothing = (Decimal(0),) * len(_RESPONSES)
+    sums: dict[_Key, tuple[Decimal, ...]] = {}
+    for row in rows:
+        key = (row[0], row[1], row[2], row[3])
+        sums[key] = tuple(map(EXACT.add, sums.get(key, nothing), row[4:]))
+    return {key: tuple(map(float, values)) for key, values in sums.items()}
+
+
+def _ints(values: Iterable[int]) -> Ints:
+    return np.fromiter(values, dtype=np.int64)
+
+
+def _summed_to(shape: tuple[int, int], cell: Ints, *, values: Floats) -> Floats:
+    sums: Floats = np.bincount(cell, weights=values, minlength=shape[0] * shape[1]).astype(np.float64)
+    return sums.reshape(shape)
