@@ -8,7 +8,7 @@ from api.errors import InvalidHeader, MissingScope, Unauthenticated
 from api.requests import current_request
 from api.state import current_worker
 from experiments.access.keys import allows, check_key
-from experiments.snapshot import KeyPlan
+from experiments.snapshot.plans import KeyPlan
 
 
 def authorise(scope: str) -> KeyPlan:

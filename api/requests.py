@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import flask
 
-from experiments.snapshot import KeyPlan
+from experiments.snapshot.plans import KeyPlan
 
 if TYPE_CHECKING:
     from werkzeug.local import LocalProxy

@@ -17,7 +17,7 @@ from experiments.decide import Decider
 from experiments.decisions.batch import SLICE
 from experiments.decisions.choosing import Asked, Moment, choose
 from experiments.errors import JournalBusy
-from experiments.snapshot import Snapshots
+from experiments.snapshot.holder import Snapshots
 from experiments.worker import Worker
 from optimizer.posteriors import beta_posterior
 from optimizer.probability_best import probability_best

@@ -12,7 +12,8 @@ from experiments.decisions.rows import DecisionRow, Stored
 from experiments.errors import InvalidInput, PlacementNotFound, SnapshotMissing, TemplateFailed
 from experiments.input.attributes import coerce
 from experiments.journal import Journal
-from experiments.snapshot import FRESH_SECONDS, USABLE_SECONDS, PlacementPlan, Snapshot, Snapshots, VariantPlan
+from experiments.snapshot.holder import FRESH_SECONDS, USABLE_SECONDS, Snapshots
+from experiments.snapshot.plans import PlacementPlan, Snapshot, VariantPlan
 
 EMAIL_SECONDS = 0.3
 DECISIONS = "decisions"

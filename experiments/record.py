@@ -16,7 +16,7 @@ from experiments.input.checks import check_id, parse_datetime, shown
 from experiments.input.parsing import parse, refuse
 from experiments.journal import MAX_ROWS_BULK, Journal
 from experiments.outcomes.attribution import OutcomeRow
-from experiments.snapshot import Snapshots
+from experiments.snapshot.holder import Snapshots
 
 OUTCOMES = "outcomes"
 MAX_OUTCOMES = MAX_ROWS_BULK

@@ -9,7 +9,7 @@ from experiments.decisions.rows import Stored, mark_contradicted, write_decision
 from experiments.journal import Entry, Journal
 from experiments.outcomes.rows import write_outcomes
 from experiments.record import OUTCOMES, Recorder
-from experiments.snapshot import Snapshots
+from experiments.snapshot.holder import Snapshots
 
 _CONTRADICTED = "contradicted"
 _SPARE_THREADS = 4  # kept for requests that don't wait for the journal

@@ -14,7 +14,7 @@ from experiments.access import audit
 from experiments.database import bump_snapshot, database_now
 from experiments.errors import FieldError, InvalidInput, KeyNotFound, TooManyKeys
 from experiments.input.checks import KEY_PATTERN, shown
-from experiments.snapshot import KeyPlan
+from experiments.snapshot.plans import KeyPlan
 from experiments.tables import ApiKey
 
 SCOPES: Final = ("decide", "record", "analyse", "admin")

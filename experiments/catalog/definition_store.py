@@ -4,14 +4,14 @@ Every change makes a new version (the ETag); a body that says what the current o
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from experiments.access import audit
 from experiments.catalog import programme
@@ -39,7 +39,6 @@ from experiments.input.checks import KEY_PATTERN, shown
 from experiments.segments.rules import compile_segmentation
 from experiments.segments.syntax import conditions
 from experiments.series import PinnedMetric
-from experiments.snapshot_load import current_definitions
 from experiments.tables import Definition, Experiment, Series
 
 Kind = Literal["attribute", "segmentation", "placement", "metric"]
@@ -161,6 +160,21 @@ def list_definitions(session: Session, kind: Kind, *, cursor: str | None = None,
     )
     page = sorted(key for key in keys if cursor is None or key > cursor)[:limit]
     return [get_definition(session, kind, key=key) for key in page]
+
+
+def current_definitions(session: Session, kind: str) -> Iterable[Definition]:
+    """The highest version of every definition of a kind."""
+    newest = (
+        select(Definition.key, func.max(Definition.version).label("version"))
+        .where(Definition.kind == kind)
+        .group_by(Definition.key)
+        .subquery()
+    )
+    return session.exec(
+        select(Definition)
+        .where(Definition.kind == kind)
+        .join(newest, (col(Definition.key) == newest.c.key) & (col(Definition.version) == newest.c.version))
+    )
 
 
 def segment_keys(segmentation: Defined) -> list[str]:

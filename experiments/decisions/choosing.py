@@ -10,7 +10,7 @@ from experiments.decisions.hashing import holdout_uniform, period_of
 from experiments.decisions.rows import DecisionRow
 from experiments.errors import VariantNotFound
 from experiments.segments.rules import Segmentation
-from experiments.snapshot import PlacementPlan, SeriesPlan, Snapshot, VariantPlan
+from experiments.snapshot.plans import PlacementPlan, SeriesPlan, Snapshot, VariantPlan
 
 HELD_OUT = "held_out"
 TREATED = "treated"

@@ -10,7 +10,7 @@ from experiments.cli import COMMANDS, optimizer
 from experiments.config import Config, environment, read_config
 from experiments.database import open_engine, reading
 from experiments.errors import ExperimentsError, UnusableConfig
-from experiments.snapshot_load import load_snapshot
+from experiments.snapshot.load import load_snapshot
 
 
 def _run(*arguments: str) -> Result:

@@ -19,7 +19,7 @@ from experiments.errors import (
     PreconditionFailed,
 )
 from experiments.learning.allocations import newest_allocations
-from experiments.snapshot_load import load_snapshot
+from experiments.snapshot.load import load_snapshot
 from experiments.tables import Allocation, Audit, Definition, Series, SeriesVariant, Workspace
 from tests.experiments.shop import ACTOR, PLACEMENT, SEGMENTATION, put_experiment, put_shop
 

@@ -9,7 +9,7 @@ from sqlmodel import Session, select
 from experiments.access import keys
 from experiments.database import database_now
 from experiments.errors import InvalidInput, KeyNotFound, TooManyKeys
-from experiments.snapshot import KeyPlan
+from experiments.snapshot.plans import KeyPlan
 from experiments.tables import ApiKey, Audit
 
 ACTOR = "key/ann"

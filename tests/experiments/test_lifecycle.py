@@ -29,7 +29,7 @@ from experiments.errors import (
     WrongState,
 )
 from experiments.learning.allocations import add_allocations, newest_allocations
-from experiments.snapshot_load import load_snapshot
+from experiments.snapshot.load import load_snapshot
 from experiments.tables import Allocation, Audit, PolicyVersion, Series, SeriesVariant
 from tests.experiments.shop import ACTOR, EXPERIMENT, PLACEMENT, put_experiment, put_shop
 

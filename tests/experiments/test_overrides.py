@@ -5,7 +5,7 @@ from sqlmodel import Session, select
 
 from experiments.catalog import lifecycle, overrides
 from experiments.errors import InvalidInput, OverrideNotFound, PlacementNotFound, VariantNotFound
-from experiments.snapshot_load import load_snapshot
+from experiments.snapshot.load import load_snapshot
 from experiments.tables import Audit
 from tests.experiments.shop import ACTOR, put_experiment, put_shop
 

@@ -25,7 +25,7 @@ from experiments.learning.allocations import newest_allocations
 from experiments.promote import promote, read_policy, rollback
 from experiments.promote.series import explore_weights
 from experiments.review import results
-from experiments.snapshot_load import load_snapshot
+from experiments.snapshot.load import load_snapshot
 from experiments.tables import Experiment, PolicyVersion, Series, SeriesVariant, Workspace
 from tests.experiments.review_world import (
     ACTOR,

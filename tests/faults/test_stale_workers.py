@@ -17,7 +17,8 @@ from experiments.database import bump_snapshot, database_now, reading, transacti
 from experiments.decide import Decided
 from experiments.decisions.rows import DecisionRow, write_decisions
 from experiments.learning.allocations import add_allocations
-from experiments.snapshot import FRESH_SECONDS, SeriesPlan
+from experiments.snapshot.holder import FRESH_SECONDS
+from experiments.snapshot.plans import SeriesPlan
 from experiments.tables import Decision
 from experiments.worker import Worker
 from tests.faults.shop import ACTOR, EXPERIMENT, PLACEMENT, differences, open_shop, the_series

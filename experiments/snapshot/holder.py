@@ -1,9 +1,7 @@
-"""All that a worker needs to decide, in memory, immutable, swapped whole: compiled rules, weights, policies, keys."""
+"""Holds the current snapshot of a process, and keeps it fresh."""
 
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
@@ -11,12 +9,10 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import select
 
-from experiments.catalog.content import Content
-from experiments.catalog.definitions import AttributeDefinition, PlacementDefinition
 from experiments.database import database_now, reading
-from experiments.decisions.hashing import UnitHash, Wheel
 from experiments.errors import SnapshotMissing
-from experiments.segments.rules import Segmentation
+from experiments.snapshot.load import load_snapshot
+from experiments.snapshot.plans import Snapshot
 from experiments.tables import Workspace
 
 log = structlog.get_logger(__name__)
@@ -24,91 +20,7 @@ log = structlog.get_logger(__name__)
 POLL_SECONDS = 1.0
 FRESH_SECONDS = 1.5  # younger: has every change that is in effect, since those take effect 2 s after they are made
 USABLE_SECONDS = 30.0  # older: no more experiments on it
-FOREVER = float("inf")
 _STOP_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class VariantPlan:
-    """A variant ready to be served."""
-
-    key: str
-    content: Content
-    deliver: bool
-    is_retired: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesPlan:
-    """A series ready to decide. Times are seconds since 1970 on the database's clock."""
-
-    number: int
-    kind: str
-    experiment: str | None
-    unit: str
-    hash: UnitHash
-    opens_at: float
-    closes_at: float
-    closed_segments: Mapping[str, float]
-    segmentation: Segmentation
-    segments: frozenset[str]
-    wheels: Mapping[str, tuple[int, Wheel]]
-    variants: Mapping[str, VariantPlan]
-    control: str
-
-    def is_open(self, segment: str, now: float) -> bool:
-        """Whether the series decides for a segment at a moment."""
-        left = self.closed_segments.get(segment, FOREVER)
-        return segment in self.segments and self.opens_at <= now < self.closes_at and now < left
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """One version of a placement's policy: by the segmentation it was promoted under, each segment's series."""
-
-    version: int
-    effective_at: float
-    entries: tuple[tuple[Segmentation, Mapping[str, SeriesPlan]], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PlacementPlan:
-    """A placement ready to decide. ``policies``: the newest first; the first in effect counts."""
-
-    key: str
-    definition: PlacementDefinition
-    segmentation: Segmentation
-    default: VariantPlan
-    experiments: tuple[SeriesPlan, ...]
-    policies: tuple[Policy, ...]
-    programme: SeriesPlan
-
-    def policy_at(self, now: float) -> Policy | None:
-        """The policy in effect at a moment."""
-        return next((policy for policy in self.policies if policy.effective_at <= now), None)
-
-
-@dataclass(frozen=True, slots=True)
-class KeyPlan:
-    """An API key: its name, the SHA-256 of its secret, its scopes, and until when it works."""
-
-    id: str
-    name: str
-    secret_hash: bytes
-    scopes: frozenset[str]
-    expires_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All of it, as of one version of the workspace."""
-
-    version: int
-    holdout_secret: bytes
-    attributes: Mapping[str, AttributeDefinition]
-    placements: Mapping[str, PlacementPlan]
-    overrides: Mapping[tuple[str, str], str]
-    keys: Mapping[str, KeyPlan]
 
 
 class Snapshots:
@@ -151,8 +63,6 @@ class Snapshots:
 
     def refresh(self) -> Snapshot:
         """Ask the database now: a process that made a change, or is asked for what it doesn't know, needn't wait."""
-        from experiments.snapshot_load import load_snapshot  # it imports this module's plans
-
         with self._lock:
             asked_at = time.monotonic()
             with reading(self._engine) as session:

@@ -1,13 +1,14 @@
 """Reading a snapshot from the database, a few queries for all of it."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from sqlmodel import Session, col, func, select
 
 from experiments.catalog.content import compile_content
+from experiments.catalog.definition_store import current_definitions
 from experiments.catalog.definitions import (
     BUILT_IN_SEGMENTATIONS,
     AttributeDefinition,
@@ -16,15 +17,7 @@ from experiments.catalog.definitions import (
 )
 from experiments.decisions.hashing import UnitHash, Wheel
 from experiments.segments.rules import Segmentation, compile_segmentation
-from experiments.snapshot import (
-    FOREVER,
-    KeyPlan,
-    PlacementPlan,
-    Policy,
-    SeriesPlan,
-    Snapshot,
-    VariantPlan,
-)
+from experiments.snapshot.plans import FOREVER, KeyPlan, PlacementPlan, Policy, SeriesPlan, Snapshot, VariantPlan
 from experiments.tables import (
     Allocation,
     ApiKey,
@@ -59,21 +52,6 @@ def load_snapshot(session: Session) -> Snapshot:
         },
         overrides={(row.placement, row.customer_id): row.variant for row in session.exec(select(Override))},
         keys={row.id: _key(row) for row in session.exec(select(ApiKey).where(col(ApiKey.revoked_at).is_(None)))},
-    )
-
-
-def current_definitions(session: Session, kind: str) -> Iterable[Definition]:
-    """The highest version of every definition of a kind."""
-    newest = (
-        select(Definition.key, func.max(Definition.version).label("version"))
-        .where(Definition.kind == kind)
-        .group_by(Definition.key)
-        .subquery()
-    )
-    return session.exec(
-        select(Definition)
-        .where(Definition.kind == kind)
-        .join(newest, (col(Definition.key) == newest.c.key) & (col(Definition.version) == newest.c.version))
     )
 
 
