@@ -77,29 +77,26 @@ class Decider:
             JournalBusy: It couldn't be written now.
         """
         choices = self._choose(asked, placements)
-        rows = self._unknown(choices)
+        rows, known = self._recall(choices)
         if rows:
-            self._remember(rows, self._journal.write(DECISIONS, rows))
-        return [self._answer(choice, recorded=bool(choice.rows)) for choice in choices]
+            known |= self._remember(rows, self._journal.write(DECISIONS, rows))
+        return [_answer(choice, known) for choice in choices]
 
     def decide_in_time(self, asked: Asked, placement: str) -> Decided:
         """The email door: answers within 300 ms whatever the database does; ``recorded`` says whether it is durable."""
         (choice,) = self._choose(asked, [placement])
-        rows = self._unknown([choice])
-        if not rows:
-            return self._answer(choice, recorded=bool(choice.rows))
-        stored = self._journal.offer(DECISIONS, rows, seconds=EMAIL_SECONDS)
-        if stored is not None:
-            self._remember(rows, stored)
-        return self._answer(choice, recorded=stored is not None)
+        rows, known = self._recall([choice])
+        if rows and (stored := self._journal.offer(DECISIONS, rows, seconds=EMAIL_SECONDS)) is not None:
+            known |= self._remember(rows, stored)
+        return _answer(choice, known)
 
     def decide_list(self, asked: Sequence[Asked], placement: str) -> list[Decided]:
         """Decide for a slice of a list of customers on one placement, in the journal's low-priority lane."""
         choices = [choice for one in asked for choice in self._choose(one, [placement])]
         rows = [row for choice in choices for row in choice.rows]
         stored = self._journal.write_bulk(DECISIONS, rows) if rows else ()
-        by_id = {row.id: known for row, known in zip(rows, stored, strict=True)}
-        return [self._answer(choice, recorded=bool(choice.rows), known=by_id) for choice in choices]
+        known = {row.id: one for row, one in zip(rows, stored, strict=True)}
+        return [_answer(choice, known) for choice in choices]
 
     def _snapshot(self) -> Snapshot:
         snapshot = self._snapshots.current
@@ -121,40 +118,43 @@ class Decider:
             raise PlacementNotFound(key)
         return plan
 
-    def _unknown(self, choices: Sequence[Choice]) -> list[DecisionRow]:
-        """Rows that aren't known to be durable."""
+    def _recall(self, choices: Sequence[Choice]) -> tuple[list[DecisionRow], dict[bytes, Stored]]:
+        """Rows that must be written, and what is known to be stored for the others."""
+        rows = [row for choice in choices for row in choice.rows]
         with self._lock:
-            return [row for choice in choices for row in choice.rows if self._durable.get(row.id) is None]
+            found = {row.id: self._durable.get(row.id) for row in rows}
+        return [row for row in rows if found[row.id] is None], {
+            id_: one for id_, one in found.items() if one is not None
+        }
 
-    def _remember(self, rows: Sequence[DecisionRow], stored: Sequence[Stored]) -> None:
+    def _remember(self, rows: Sequence[DecisionRow], stored: Sequence[Stored]) -> dict[bytes, Stored]:
+        known = {row.id: one for row, one in zip(rows, stored, strict=True)}
         with self._lock:
-            for row, known in zip(rows, stored, strict=True):
-                self._durable[row.id] = known
+            self._durable.update(known)
+        return known
 
-    def _answer(self, choice: Choice, *, recorded: bool, known: Mapping[bytes, Stored] | None = None) -> Decided:
-        """Answer with what is stored for the unit; without a durable row, with what was chosen."""
-        row = choice.rows[0] if choice.rows else None
-        stored = None
-        if row is not None:
-            stored = (self._durable if known is None else known).get(row.id) if recorded else None
-            stored = stored or Stored(row.segment, row.variant, row.allocation_version, row.propensity)
-        variant, reason = _shown(choice, stored)
-        content, deliver, reason = _rendered(choice, variant, reason=reason)
-        return Decided(
-            decision_id=row.id.hex() if row else None,
-            placement=choice.placement.key,
-            customer_id=choice.asked.customer_id,
-            segment=stored.segment if stored else choice.segment,
-            experiment=choice.series.experiment if choice.series else None,
-            variant=variant.key,
-            deliver=deliver,
-            content=content,
-            source=choice.source,
-            reason=reason,
-            propensity=stored.propensity if stored else 1.0,
-            allocation_version=stored.allocation_version if stored else None,
-            recorded=recorded,
-        )
+
+def _answer(choice: Choice, known: Mapping[bytes, Stored]) -> Decided:
+    """Answer with what is stored for the unit; where nothing durable is known, with what was chosen."""
+    row = choice.rows[0] if choice.rows else None
+    stored = row and known.get(row.id, Stored(row.segment, row.variant, row.allocation_version, row.propensity))
+    variant, reason = _shown(choice, stored)
+    content, deliver, reason = _rendered(choice, variant, reason=reason)
+    return Decided(
+        decision_id=row.id.hex() if row else None,
+        placement=choice.placement.key,
+        customer_id=choice.asked.customer_id,
+        segment=stored.segment if stored else choice.segment,
+        experiment=choice.series.experiment if choice.series else None,
+        variant=variant.key,
+        deliver=deliver,
+        content=content,
+        source=choice.source,
+        reason=reason,
+        propensity=stored.propensity if stored else 1.0,
+        allocation_version=stored.allocation_version if stored else None,
+        recorded=row is not None and row.id in known,
+    )
 
 
 def _shown(choice: Choice, stored: Stored | None) -> tuple[VariantPlan, str]:
@@ -162,7 +162,9 @@ def _shown(choice: Choice, stored: Stored | None) -> tuple[VariantPlan, str]:
     if stored is None or choice.series is None or choice.series.kind == "programme":
         return choice.variant, choice.reason
     variants = choice.series.variants
-    variant = variants[stored.variant]
+    variant = variants.get(stored.variant)
+    if variant is None:  # added a moment ago, and stored by a worker that knows it already
+        return variants[choice.series.control], "snapshot_behind"
     return (variants[choice.series.control], "variant_retired") if variant.is_retired else (variant, choice.reason)
 
 
