@@ -137,7 +137,9 @@ class Decider:
 def _answer(choice: Choice, known: Mapping[bytes, Stored]) -> Decided:
     """Answer with what is stored for the unit; where nothing durable is known, with what was chosen."""
     row = choice.rows[0] if choice.rows else None
-    stored = row and known.get(row.id, Stored(row.segment, row.variant, row.allocation_version, row.propensity))
+    stored = None
+    if row is not None:
+        stored = known.get(row.id, Stored(row.segment, row.variant, row.allocation_version, row.propensity))
     variant, reason = _shown(choice, stored)
     content, deliver, reason = _rendered(choice, variant, reason=reason)
     return Decided(
