@@ -16,7 +16,7 @@ from api.requests import current_request
 from api.state import current_worker
 from experiments.decide import Decided
 from experiments.decisions.batch import MAX_ITEMS, Failed, decide_items
-from experiments.errors import FieldError, InvalidInput, PlacementNotFound
+from experiments.errors import FieldError, InvalidInput
 from experiments.input.checks import check_id
 from experiments.input.parsing import refuse
 
@@ -109,8 +109,7 @@ def fetch(key: str) -> Response:
         check_id(occasion_id, "/occasion_id")
     as_text = _wants_text(query.get("format", "json"))
     if request.method == "HEAD":
-        if key not in current_worker().snapshots.look_again().placements:
-            raise PlacementNotFound(key)
+        current_worker().decider.placement(key)
         return _uncached(Response(content_type="text/plain; charset=utf-8" if as_text else "application/json"))
     attributes = {name[5:]: value for name, value in query.items() if name.startswith("attr.")}
     decider = current_worker().decider

@@ -14,6 +14,7 @@ from api.reading import read_json, read_query
 from api.state import current_worker
 from experiments.catalog.serving import now_serving
 from experiments.database import reading, transaction
+from experiments.promote.policies import read_policy, rollback
 from experiments.promote.requests import PromotionRequest, RollbackRequest
 
 doors = Doors("reviews")
@@ -48,7 +49,7 @@ def results(key: str) -> Response:
 @doors.open("POST", "/v1/experiments/<key>/promote", scope="analyse", takes=PromotionRequest, gives=dict[str, Any])
 def promote_winners(key: str) -> Response:
     """Make winners the standing policy of their segments; refused where the verdict isn't ``ship``, unless forced."""
-    from experiments.promote import promote  # as above
+    from experiments.promote.promotion import promote  # as above
 
     request = read_json()
     with transaction(current_worker().engine) as session:
@@ -59,8 +60,6 @@ def promote_winners(key: str) -> Response:
 @doors.open("GET", "/v1/policies/<placement>", scope="analyse", gives=dict[str, Any])
 def get_policy(placement: str) -> Response:
     """Read a placement's policy: what stands, and every version with its evidence."""
-    from experiments.promote import read_policy  # as above
-
     with reading(current_worker().engine) as session:
         return json_answer(read_policy(session, placement))
 
@@ -68,8 +67,6 @@ def get_policy(placement: str) -> Response:
 @doors.open("POST", "/v1/policies/<placement>/rollback", scope="analyse", takes=RollbackRequest, gives=dict[str, Any])
 def roll_back(placement: str) -> Response:
     """Bring back what stood in an earlier version, as one more version."""
-    from experiments.promote import rollback  # as above
-
     request = read_json()
     with transaction(current_worker().engine) as session:
         rolled_back = rollback(session, placement, request=request, actor=actor())

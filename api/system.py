@@ -12,7 +12,7 @@ from api.state import current_worker
 
 doors = Doors("system")
 
-FRESH_SECONDS = 5.0
+MAX_SNAPSHOT_SECONDS = 5.0  # an older one makes a process not ready
 
 
 class AliveOut(BaseModel):
@@ -48,7 +48,7 @@ def ready() -> Response:
     worker = current_worker()
     checks = {
         "database": _database(),
-        "snapshot": "ok" if worker.snapshots.age_seconds < FRESH_SECONDS else "stale",
+        "snapshot": "ok" if worker.snapshots.age_seconds < MAX_SNAPSHOT_SECONDS else "stale",
         "journal": "ok" if worker.journal.is_healthy else "can't write now",
     }
     is_ready = all(said == "ok" for said in checks.values())

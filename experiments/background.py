@@ -29,7 +29,7 @@ _CHECKPOINT_WAIT_SECONDS = 0.2  # for readers: writers wait as long
 _SWEEP_ROWS = 500
 _MAX_SWEEPS = 200  # of one pass: new outcomes may keep coming
 _SHARD = 0  # of the tallies: web workers have 1 and up
-_DOWN = (OperationalError, InterfaceError, PoolTimeout)
+_DOWN = (OperationalError, InterfaceError, PoolTimeout, sqlite3.OperationalError, OSError)
 
 
 @dataclass(frozen=True, slots=True)

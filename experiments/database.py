@@ -15,6 +15,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError
 from sqlmodel import Session, select
 
 from experiments.errors import UnusableDatabase
@@ -22,6 +23,8 @@ from experiments.tables import Workspace
 from experiments.tallies.moves import decimal_add
 
 _MIGRATION_LOCK = 0x6F7074696D697A65  # any constant of our own: the key of PostgreSQL's advisory lock
+# A server that vanished without a word is given up within some 10 s, not in the quarter of an hour that TCP takes.
+_DEAD_PEER = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 
 
 def open_engine(url: str) -> Engine:
@@ -31,29 +34,38 @@ def open_engine(url: str) -> Engine:
         url: ``sqlite:///path/to/file.db`` or ``postgresql://user:password@host/name``.
 
     Raises:
-        UnusableDatabase: Another kind of database, or SQLite without a file.
+        UnusableDatabase: No URL, another kind of database, or SQLite without a file in a folder that is there.
     """
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise UnusableDatabase("The database's URL is none; write sqlite:///optimizer.db, or postgresql://…") from None
     if parsed.get_backend_name() == "sqlite":
         return _open_sqlite(parsed.database)
     if parsed.get_backend_name() == "postgresql":
         return create_engine(
             parsed.set(drivername="postgresql+psycopg"),
-            connect_args={"prepare_threshold": None, "connect_timeout": 2},
+            connect_args={"prepare_threshold": None, "connect_timeout": 2, **_DEAD_PEER},
             pool_pre_ping=True,
-            **_json(),
+            **_common(),
         )
     raise UnusableDatabase(f"{parsed.get_backend_name()!r} is neither sqlite nor postgresql.")
 
 
-def _json() -> dict[str, Any]:
-    return {"json_serializer": lambda value: orjson.dumps(value).decode(), "json_deserializer": orjson.loads}
+def _common() -> dict[str, Any]:
+    return {
+        "json_serializer": lambda value: orjson.dumps(value).decode(),
+        "json_deserializer": orjson.loads,
+        "hide_parameters": True,  # an error's text may reach a log, and parameters are customers' data
+    }
 
 
 def _open_sqlite(path: str | None) -> Engine:
     if not path or path == ":memory:":
         raise UnusableDatabase("SQLite needs a file: sqlite:///optimizer.db")
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10}, **_json())
+    if not Path(path).absolute().parent.is_dir():
+        raise UnusableDatabase(f"There is no folder for the file {path!r}.")
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10}, **_common())
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -101,9 +113,15 @@ def transaction(engine: Engine) -> Iterator[Session]:
 @contextlib.contextmanager
 def reading(engine: Engine) -> Iterator[Session]:
     """A session that only reads, on one consistent state of the database; it holds up no writer."""
-    isolation = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {"reads": True}
-    with Session(engine.execution_options(**isolation)) as session:
+    with Session(on_one_state(engine).execution_options(reads=True)) as session:
         yield session
+
+
+def on_one_state(engine: Engine) -> Engine:
+    """The engine for transactions that read one state of the database throughout, as SQLite's always do."""
+    return (
+        engine.execution_options(isolation_level="REPEATABLE READ") if engine.dialect.name == "postgresql" else engine
+    )
 
 
 def database_now(session: Session | Connection) -> datetime:

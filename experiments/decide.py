@@ -98,6 +98,17 @@ class Decider:
         known = {row.id: one for row, one in zip(rows, stored, strict=True)}
         return [_answer(choice, known) for choice in choices]
 
+    def placement(self, key: str) -> PlacementPlan:
+        """A placement's plan; one that isn't known may have been made a moment ago by another process.
+
+        Raises:
+            PlacementNotFound: It doesn't exist.
+        """
+        plan = self._snapshot().placements.get(key) or self._snapshots.look_again().placements.get(key)
+        if plan is None:
+            raise PlacementNotFound(key)
+        return plan
+
     def _snapshot(self) -> Snapshot:
         snapshot = self._snapshots.current
         if snapshot is None:
@@ -108,15 +119,8 @@ class Decider:
         age = self._snapshots.age_seconds
         now = self._snapshots.now()
         moment = Moment(now, now.timestamp(), is_stale=age > FRESH_SECONDS, is_usable=age < USABLE_SECONDS)
-        plans = [self._placement(key) for key in placements]
+        plans = [self.placement(key) for key in placements]
         return [choose(self._snapshot(), plan, asked=asked, moment=moment) for plan in plans]
-
-    def _placement(self, key: str) -> PlacementPlan:
-        """A placement's plan; one that isn't known may have been made a moment ago by another process."""
-        plan = self._snapshot().placements.get(key) or self._snapshots.look_again().placements.get(key)
-        if plan is None:
-            raise PlacementNotFound(key)
-        return plan
 
     def _recall(self, choices: Sequence[Choice]) -> tuple[list[DecisionRow], dict[bytes, Stored]]:
         """Rows that must be written, and what is known to be stored for the others."""

@@ -27,14 +27,18 @@ Writer = Callable[[Connection, Sequence[Any]], Sequence[Any]]
 MAX_WAIT_SECONDS = 0.25  # an entry that is older when nobody has claimed it is taken back
 MAX_COMMIT_SECONDS = 5.0
 MAX_BULK_SECONDS = 60.0
+PAUSE_SECONDS = 0.5  # before the next attempt, once the database was away
+UNHEALTHY_SECONDS = 5.0
 MAX_ROWS_QUEUED = 50_000
 MAX_ROWS_COMMIT = 1_000
 MAX_ROWS_BULK = 2_000
 _NORMAL_PER_BULK = 8  # single decisions go first, but a long list must not starve
+_WAITING_PER_LIST = 4  # so many fewer lists may wait than single requests: each holds a thread for seconds
 _RETRIES = 4
 _RETRY_STATES = {"40P01", "40001"}  # deadlock and serialisation failure: the same rows may simply be tried again
-_DOWN = (OperationalError, InterfaceError, PoolTimeout)
-_POISON = (DataError, IntegrityError, StatementError, ValueError, TypeError, ArithmeticError)
+# Whatever else a writer raised would end the thread, and with it all that this process can record.
+_DOWN = (OperationalError, InterfaceError, PoolTimeout, OSError)
+_POISON = (DataError, IntegrityError, StatementError, ValueError, TypeError, ArithmeticError, LookupError)
 
 
 @dataclass(slots=True, eq=False)
@@ -69,9 +73,11 @@ class Journal:
         self._changed = threading.Condition()
         self._n_rows = 0
         self._n_waiting = 0
+        self._n_lists = 0
         self._n_since_bulk = 0
         self._stopping = False
         self._down_until = 0.0
+        self._failed_at = float("-inf")
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -94,12 +100,22 @@ class Journal:
                 self._n_waiting -= 1
 
     def write_bulk(self, kind: str, rows: Sequence[Any]) -> Sequence[Any]:
-        """Commit a slice of a long list (at most ``MAX_ROWS_BULK`` rows) in the low-priority lane."""
-        entry = self._submit(Entry(kind, rows), self._bulk)
+        """Commit a slice of a long list (at most ``MAX_ROWS_BULK`` rows) in the low-priority lane.
+
+        Raises:
+            JournalBusy: Enough lists are waiting, or as for ``write``.
+            RowRefused: The database refuses one of these rows.
+        """
+        with self._changed:
+            if self._n_lists >= max(1, self._max_waiting // _WAITING_PER_LIST):
+                raise JournalBusy("too many lists are waiting")
+            self._n_lists += 1
         try:
-            return entry.future.result(timeout=MAX_BULK_SECONDS)
-        except TimeoutError:
-            raise JournalBusy("the database did not answer in time") from None
+            entry = self._submit(Entry(kind, rows), self._bulk)
+            return self._result(entry, seconds=MAX_BULK_SECONDS)
+        finally:
+            with self._changed:
+                self._n_lists -= 1
 
     def offer(self, kind: str, rows: Sequence[Any], *, seconds: float) -> Sequence[Any] | None:
         """Commit rows if that is done within ``seconds``; else leave them queued (if there is room) and return None."""
@@ -116,11 +132,6 @@ class Journal:
             entry.answered = True  # the writer looks at this after it has set the result, so one of us sees the other
             return entry.future.result() if entry.future.done() and not entry.future.exception() else None
 
-    def oldest_seconds(self) -> float:
-        """How long the oldest single entry has waited."""
-        with self._changed:
-            return time.monotonic() - self._normal[0].submitted_at if self._normal else 0.0
-
     @property
     def n_rows(self) -> int:
         """Rows queued now."""
@@ -128,8 +139,9 @@ class Journal:
 
     @property
     def is_healthy(self) -> bool:
-        """Writing works: the thread lives, the database answers and the queue has room."""
-        return self._thread.is_alive() and time.monotonic() >= self._down_until and self._n_rows < MAX_ROWS_QUEUED // 2
+        """Writing works: the thread lives, the last commit was no recent failure, the queue has room."""
+        has_failed = time.monotonic() - self._failed_at < UNHEALTHY_SECONDS
+        return self._thread.is_alive() and not has_failed and self._n_rows < MAX_ROWS_QUEUED // 2
 
     def close(self, *, seconds: float = 5.0) -> None:
         """Take nothing more, commit what is queued, stop the thread."""
@@ -165,9 +177,14 @@ class Journal:
         except TimeoutError:
             if entry.future.cancel():
                 raise JournalBusy("the journal is behind") from None
+        return self._result(entry, seconds=MAX_COMMIT_SECONDS)
+
+    @staticmethod
+    def _result(entry: Entry, *, seconds: float) -> Sequence[Any]:
         try:
-            return entry.future.result(timeout=MAX_COMMIT_SECONDS)
+            return entry.future.result(timeout=seconds)
         except TimeoutError:
+            entry.future.cancel()
             raise JournalBusy("the database did not answer in time") from None
 
     # What the writer thread does.
@@ -216,6 +233,7 @@ class Journal:
         except _POISON as error:
             self._part(batch, error)
         else:
+            self._failed_at = float("-inf")
             for entry, result in zip(batch, results, strict=True):
                 self._done(entry, result)
 
@@ -244,7 +262,8 @@ class Journal:
         log.warning("journal_database_away", error=type(error).__name__, n_entries=len(batch))
         kept = [entry for entry in batch if entry.keep]
         with self._changed:
-            self._down_until = time.monotonic() + 0.5
+            self._failed_at = time.monotonic()
+            self._down_until = self._failed_at + PAUSE_SECONDS
             self._normal.extendleft(reversed(kept))
             self._n_rows += sum(len(entry.rows) for entry in kept)
         for entry in batch:

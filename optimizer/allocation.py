@@ -72,12 +72,14 @@ def allocation_weights(
 def burn_in_complete(n_units: ArrayLike, *, burn_in: float, available: ArrayLike | None = None) -> bool:
     """Whether every available variant has met its burn-in, counted over all segments together.
 
-    Per segment it would starve small segments: reference/REVIEW.md, "Burn-in".
+    Counted per segment, a segment of fewer units than the burn-in would never learn.
 
     Args:
         n_units: Units so far, shape (n_segments, n_variants) or (n_variants,).
         burn_in: Units that each variant needs.
         available: False for retired variants, which do not hold the others up; shape (n_variants,).
+    Raises:
+        InvalidAllocation: Units that are negative or not finite.
 
     >>> burn_in_complete([[60, 90], [50, 10]], burn_in=100)
     True

@@ -103,6 +103,7 @@ def matured_fraction(age_seconds: ArrayLike, curve: DelayCurve) -> Floats:
         curve: From `delay_curve`.
     Returns:
         Shares in [0, 1], 1 from the window on, shape (..., n_variants): `matured` of `exposure`.
+    Source: the empirical curve of Lagakos, Barraj & De Gruttola (1988), interpolated.
 
     >>> curve = DelayCurve(np.array([60.0, 120.0]), np.array([[0.5, 1.0], [0.8, 1.0]]))
     >>> matured_fraction([30.0, 90.0, 500.0], curve)

@@ -52,9 +52,11 @@ def exposure(
         n_responders: Of these, how many responded, the same shape.
         matured: F, the share of a unit's responses that its age lets us see, in [0, 1]; broadcasts to n_units.
         block_weight: `half_life_weights` of the blocks, in [0, 1], shape (..., n_blocks).
+    Returns:
+        Exposure and responders of shape (..., n_variants), base rates of shape (..., n_blocks).
     Raises:
         InvalidCounts: Not finite, negative, more responders than units, or a share outside its range.
-    Source: Deming & Stephan (1940), Annals of Mathematical Statistics 11(4); reference/REVIEW.md, "learn within time".
+    Source: Deming & Stephan (1940), Annals of Mathematical Statistics 11(4), for the fitting; the use is our own.
 
     >>> two_days = exposure([[100, 100], [10, 190]], n_responders=[[10, 10], [2, 38]])
     >>> (two_days.n_responders / two_days.n_units).round(2)
@@ -73,6 +75,11 @@ def exposure(
 def half_life_weights(age_seconds: ArrayLike, half_life_seconds: float) -> Floats:
     """What a block of this age still counts: 2^(-age / half-life).
 
+    Args:
+        age_seconds: Ages, any shape; negative ones count as 0.
+        half_life_seconds: The age at which a unit counts half.
+    Returns:
+        Weights in (0, 1], the same shape.
     Raises:
         InvalidCounts: The half-life is not positive.
 

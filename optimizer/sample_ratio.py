@@ -96,6 +96,7 @@ def stratified_sample_ratio(n_units: ArrayLike, weights: ArrayLike) -> SampleRat
     Raises:
         InvalidCounts: Counts negative or not finite.
         InvalidArgument: Shapes differ, or a row of weights is no probability vector.
+    Source: Pearson's chi-squared, which adds up over independent versions.
 
     >>> result = stratified_sample_ratio(
     ...     [[520, 480], [1580, 420], [910, 90]], [[0.5, 0.5], [0.8, 0.2], [0.9, 0.1]]

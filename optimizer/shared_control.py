@@ -85,7 +85,7 @@ def sceptical_effects(
     *,
     control_variance: ArrayLike,
     control_index: int,
-    prior_sd: float,
+    prior_sd: ArrayLike,
     higher_is_better: bool = True,
     available: ArrayLike = True,
 ) -> ScepticalEffects:
@@ -96,7 +96,7 @@ def sceptical_effects(
         variance: Their sampling variances, the same shape.
         control_variance: The part of these that is control's own and so common to all, shape (...).
         control_index: Which variant is the control.
-        prior_sd: Standard deviation of true relative effects, > 0.
+        prior_sd: Standard deviation of true relative effects, > 0, shape (...) or a number for all.
         higher_is_better: False: a negative effect is a gain; results are mirrored, so that positive is better.
         available: Variants that can win, broadcasts to (..., n_variants).
     Raises:
@@ -115,19 +115,19 @@ def sceptical_effects(
         raise InvalidArgument("variance", f"shapes {effects.shape}, {variances.shape}, {shared.shape} do not fit")
     if not 0 <= control_index < effects.shape[-1]:
         raise InvalidArgument("control_index", f"{control_index} is none of {effects.shape[-1]} variants")
-    if not (0.0 < prior_sd < np.inf):
-        raise InvalidArgument("prior_sd", f"{prior_sd} is not positive and finite")
+    prior = np.broadcast_to(np.square(np.asarray(prior_sd, dtype=np.float64)), shared.shape)[..., np.newaxis]
+    if not ((prior > 0.0) & (prior < np.inf) & (np.asarray(prior_sd)[..., np.newaxis] > 0.0)).all():
+        raise InvalidArgument("prior_sd", f"{prior_sd!r} is not positive and finite")
     if (variances < 0.0).any() or (shared < 0.0).any():
         raise InvalidArgument("variance", "it is negative somewhere")
     known = np.isfinite(effects) & np.isfinite(variances)
     known[..., control_index] = False
     common = np.minimum(shared, np.where(known, variances, np.inf).min(axis=-1))
     common = np.where(np.isfinite(common), common, 0.0)
-    prior = prior_sd**2
     own = np.where(known, variances - common[..., np.newaxis], np.inf)
     tie = prior / (own + prior)
     told = np.where(known, effects if higher_is_better else -effects, 0.0)
-    pull = tie / prior
+    pull = 1.0 / (own + prior)
     shared_variance = common / (1.0 + common * pull.sum(axis=-1))
     error = -(pull * told).sum(axis=-1) * shared_variance
     own_variance = prior * (1.0 - tie)

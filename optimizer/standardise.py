@@ -109,6 +109,7 @@ def across_segments(estimate: ArrayLike, variance: ArrayLike, *, mix: ArrayLike)
         Shape (..., n_variants), over the segments that are estimable, whose share of the mix is `covered`.
     Raises:
         InvalidArgument: Shapes differ, a negative variance, or a negative mix.
+    Source: direct standardisation; Rothman, Greenland & Lash, Modern Epidemiology, 3rd edition, chapter 3.
 
     >>> across_segments([[0.0, 0.1], [0.0, 0.3]], [[0.0, 0.01], [0.0, 0.01]], mix=[3, 1]).estimate
     array([0.  , 0.15])

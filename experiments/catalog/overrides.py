@@ -6,10 +6,11 @@ from sqlmodel import Session, col, select
 
 from experiments.access import audit
 from experiments.catalog.definition_store import LIVE, get_definition
+from experiments.catalog.serving import current_policy
 from experiments.database import bump_snapshot, database_now
 from experiments.errors import OverrideNotFound, VariantNotFound
 from experiments.input.checks import check_id
-from experiments.tables import Experiment, Override, PolicyVersion, SeriesVariant
+from experiments.tables import Experiment, Override, SeriesVariant
 
 
 def put_override(session: Session, placement: str, *, customer_id: str, variant: str, actor: str) -> Override:
@@ -78,8 +79,7 @@ def _variants(session: Session, placement: str) -> set[str]:
     default: str = get_definition(session, "placement", key=placement).body["default"]["key"]
     live = select(Experiment.series).where(Experiment.placement == placement, col(Experiment.status).in_(LIVE))
     series = set(session.exec(live).all())
-    newest = select(PolicyVersion).where(PolicyVersion.placement == placement)
-    policy = session.exec(newest.order_by(col(PolicyVersion.version).desc()).limit(1)).first()
+    policy = current_policy(session, placement)
     series |= {entry["series"] for entry in policy.entries.values()} if policy is not None else set()
     keys = session.exec(select(SeriesVariant.key).where(col(SeriesVariant.series).in_(series)))
     return {default, *keys}

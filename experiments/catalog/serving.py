@@ -32,14 +32,19 @@ def now_serving(session: Session, placement: str) -> list[dict[str, Any]]:
     return list(serving.values())
 
 
+def current_policy(session: Session, placement: str) -> PolicyVersion | None:
+    """The newest version of a placement's policy."""
+    query = select(PolicyVersion).where(PolicyVersion.placement == placement)
+    return session.exec(query.order_by(col(PolicyVersion.version).desc()).limit(1)).first()
+
+
 def _of_default(segmentation: Defined, *, default: str) -> dict[str, dict[str, Any]]:
     weights = {default: 1.0}
     return {key: _line(key, source="default", weights=weights) for key in segment_keys(segmentation)}
 
 
 def _of_policy(session: Session, placement: str, *, segmentation: Defined) -> list[dict[str, Any]]:
-    newest = select(PolicyVersion).where(PolicyVersion.placement == placement)
-    policy = session.exec(newest.order_by(col(PolicyVersion.version).desc()).limit(1)).first()
+    policy = current_policy(session, placement)
     if policy is None or not policy.entries:
         return []
     numbers = {entry["series"] for entry in policy.entries.values()}

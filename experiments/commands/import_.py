@@ -10,10 +10,9 @@ from experiments.campaigns.load import Imported, load
 from experiments.campaigns.log import Campaign
 from experiments.commands.campaign_options import CampaignFile, campaign_options
 from experiments.commands.progress import progress_bar
-from experiments.commands.settings import settings
+from experiments.commands.settings import opened, settings
 from experiments.config import Config
-from experiments.database import migrate, open_engine, transaction
-from experiments.logs import configure_logs
+from experiments.database import migrate, transaction
 
 _ACTOR = "import"
 _DESIGNS: Final = {
@@ -37,7 +36,6 @@ def import_campaign(file: CampaignFile, config: Config, *, key: str, placement: 
     It becomes a concluded experiment with decisions, outcomes and tallies, whose results can be read at once. All or
     nothing is imported. On SQLite other writers wait for it.
     """
-    configure_logs(config)
     imported = _load(config, file.read(), key=key, placement=placement or key)
     if as_json:
         click.echo(orjson.dumps(asdict(imported)).decode())
@@ -46,16 +44,13 @@ def import_campaign(file: CampaignFile, config: Config, *, key: str, placement: 
 
 
 def _load(config: Config, campaign: Campaign, *, key: str, placement: str) -> Imported:
-    engine = open_engine(config.database_url)
-    try:
+    with opened(config) as engine:
         migrate(engine)
         with (
             progress_bar("Importing", campaign.n_rows + campaign.n_outcomes) as progress,
             transaction(engine) as session,
         ):
             return load(session, campaign, key=key, placement=placement, actor=_ACTOR, progress=progress)
-    finally:
-        engine.dispose()
 
 
 def _say(imported: Imported) -> None:

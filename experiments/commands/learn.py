@@ -11,10 +11,8 @@ import orjson
 from sqlalchemy import Engine
 
 from experiments.background import Pass, holder_name, let_go, run, work_once
-from experiments.commands.settings import settings
+from experiments.commands.settings import opened, settings
 from experiments.config import Config
-from experiments.database import open_engine
-from experiments.logs import configure_logs
 
 
 @click.command()
@@ -28,15 +26,11 @@ def learn(config: Config, *, once: bool, as_json: bool, until_parent_exits: bool
     Sweeps up outcomes that came before their decisions and shifts the weights of running experiments. On one database
     one process at a time does this; more of them wait for it to go.
     """
-    configure_logs(config)
-    engine = open_engine(config.database_url)
-    try:
+    with opened(config) as engine:
         if once:
             _say(_once(engine), as_json=as_json)
         else:
             run(engine, learn_seconds=config.learn_seconds, stop=_stopping(until_parent_exits=until_parent_exits))
-    finally:
-        engine.dispose()
 
 
 def _stopping(*, until_parent_exits: bool) -> threading.Event:

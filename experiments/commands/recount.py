@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import Engine
 
-from experiments.commands.settings import settings
+from experiments.commands.settings import opened, settings
 from experiments.config import Config
-from experiments.database import open_engine, reading, transaction
+from experiments.database import on_one_state, reading, transaction
 from experiments.errors import SeriesNotFound
 from experiments.tallies.recount import Recount, all_series, recount
 
@@ -26,11 +26,8 @@ _SHOWN = 20
 @click.option("--json", "as_json", is_flag=True, help="Say it in JSON.")
 def recount_tallies(config: Config, *, series: tuple[int, ...], mend: bool, as_json: bool) -> None:
     """Recount responses and tallies from raw rows, a series at a time; exits with 1 where they differ."""
-    engine = open_engine(config.database_url)
-    try:
+    with opened(config) as engine:
         results = _recount(engine, series=series, mend=mend)
-    finally:
-        engine.dispose()
     _say(results, mend=mend, as_json=as_json)
     if any(result.differences for result in results) and not mend:
         sys.exit(1)
@@ -46,7 +43,7 @@ def _recount(engine: Engine, *, series: tuple[int, ...], mend: bool) -> list[Rec
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         for number in series or known:
             task = progress.add_task(f"series {number}", total=None)
-            with (transaction if mend else reading)(engine) as session:
+            with transaction(on_one_state(engine)) if mend else reading(engine) as session:
                 results.append(recount(session, number, mend=mend, progress=partial(progress.advance, task)))
     return results
 

@@ -7,6 +7,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_
 
 import click
 from sqlalchemy import Engine
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from experiments.config import PREFIX, Config, read_config
 from experiments.database import open_engine
@@ -18,11 +19,13 @@ Result = TypeVar("Result")
 
 @contextmanager
 def opened(config: Config) -> Iterator[Engine]:
-    """A configured process's database, for one command."""
+    """A configured process's database, for one command; what it refuses is told without a traceback."""
     configure_logs(config)
     engine = open_engine(config.database_url)
     try:
         yield engine
+    except (OperationalError, InterfaceError) as error:
+        raise click.ClickException(f"The database does not do its part: {error.orig}") from None
     finally:
         engine.dispose()
 

@@ -123,9 +123,9 @@ def _for_quality(snapshot: Snapshot, placement: PlacementPlan, *, asked: Asked, 
     variant = find_variant(placement, key)
     if variant is None and source == "preview":
         raise VariantNotFound(key, placement=placement.key)
-    segment = segments.of(placement.segmentation)
     if variant is None:  # its experiment is over
         return None
+    segment = segments.of(placement.segmentation)
     return Choice(placement, asked, source=source, reason=source, segment=segment, variant=variant)
 
 

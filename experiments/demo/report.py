@@ -43,7 +43,7 @@ def _table(finished: Finished) -> Table:
         row = by_segment[segment]
         found = {variant["variant"]: variant for variant in row["variants"]}
         for k, key in enumerate(VARIANTS):
-            is_winner = key == row["winner"]
+            is_winner = key == row["leader"]
             cells = (key, f"{TRUE_RATES[i, k]:.3f}", *_posterior(found[key]), row["verdict"] if is_winner else "")
             style = "bold" if is_winner and row["verdict"] == "ship" else None
             table.add_row(segment if k == 0 else "", *cells, style=style)

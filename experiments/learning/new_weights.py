@@ -107,7 +107,7 @@ class _Counts:
     probability_best: Floats
 
     def basis(self, segment: int, variant: int) -> dict[str, Any]:
-        """As kept with the allocation; ``mean`` is what AIPW estimates of this version's units must use."""
+        """As kept with the allocation."""
         at = segment, variant
         return {
             "n_units": int(self.n_units[at]),

@@ -15,7 +15,7 @@ from experiments.decisions.hashing import series_of
 from experiments.series import PinnedMetric, SeriesMetrics
 
 CLOCK_SKEW = timedelta(minutes=5)  # a named decision may seem to come after its outcome by so much
-MAX_WINDOW_HOURS = 24 * 366
+MAX_WINDOW = timedelta(days=366)  # the longest that a metric may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,6 @@ class Attributed:
     status: str
 
 
-def max_window() -> timedelta:
-    """The longest window that a metric may have."""
-    return timedelta(hours=MAX_WINDOW_HOURS)
-
-
 def attribute(
     outcome: OutcomeRow,
     *,
@@ -115,12 +110,12 @@ def _decisions(
     metrics: Mapping[int, SeriesMetrics],
 ) -> list[DecisionRef]:
     if outcome.decision_id is None:
-        return _latest_per_series(by_customer.get(outcome.customer_id or "", ()), outcome)
+        return _latest_per_series(by_customer.get(outcome.customer_id or "", ()), outcome, skew=timedelta(0))
     decision = named.get(outcome.decision_id)
     if decision is None:
         return []
     placement = metrics[series_of(decision.id)].placement
-    theirs = _latest_per_series(by_customer.get(decision.customer_id, ()), outcome)
+    theirs = _latest_per_series(by_customer.get(decision.customer_id, ()), outcome, skew=CLOCK_SKEW)
     return [decision, *(ref for ref in theirs if _is_programme(ref, metrics, placement=placement) and ref != decision)]
 
 
@@ -129,11 +124,14 @@ def _is_programme(decision: DecisionRef, metrics: Mapping[int, SeriesMetrics], *
     return series.kind == "programme" and series.placement == placement
 
 
-def _latest_per_series(decisions: Iterable[DecisionRef], outcome: OutcomeRow) -> list[DecisionRef]:
-    """The latest decision before an outcome in each series; a named occasion leaves out the other occasions."""
+def _latest_per_series(decisions: Iterable[DecisionRef], outcome: OutcomeRow, *, skew: timedelta) -> list[DecisionRef]:
+    """The latest decision before an outcome in each series; a named occasion leaves out the other occasions.
+
+    The skew is that of a named decision: else the treated would lose to the programme what the held out keep.
+    """
     latest: dict[int, DecisionRef] = {}
     for decision in decisions:
         other = None not in (outcome.occasion_id, decision.occasion_id) and outcome.occasion_id != decision.occasion_id
-        if decision.decided_at <= outcome.occurred_at and not other:
+        if decision.decided_at <= outcome.occurred_at + skew and not other:
             latest[series_of(decision.id)] = decision
     return list(latest.values())

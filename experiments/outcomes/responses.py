@@ -17,6 +17,7 @@ from experiments.tables import Response
 from experiments.tallies.moves import EXACT, AgeKey, ResponseKey, Responses, add_ages, add_responses, hour_of
 from optimizer.delay import age_bin
 
+_KEYS_AT_ONCE = 5_000  # of two parameters each: SQLite takes 32,766 in a statement, PostgreSQL 65,535
 _response: Any = Response.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
 
 
@@ -90,13 +91,14 @@ def apply_hits(connection: Connection, hits: Sequence[tuple[OutcomeRow, Hit]], *
 
 
 def _read(connection: Connection, keys: Collection[tuple[bytes, str]]) -> dict[tuple[bytes, str], UnitTotal]:
-    if not keys:
-        return {}
     c = _response.c
-    query = select(c.decision_id, c.metric, c.n_outcomes, c.total, c.first_at).where(
-        tuple_(c.decision_id, c.metric).in_(keys)
-    )
-    return {(row[0], row[1]): UnitTotal(*row[2:]) for row in connection.execute(query)}
+    query = select(c.decision_id, c.metric, c.n_outcomes, c.total, c.first_at)
+    wanted = sorted(keys)
+    found: dict[tuple[bytes, str], UnitTotal] = {}
+    for start in range(0, len(wanted), _KEYS_AT_ONCE):
+        part = query.where(tuple_(c.decision_id, c.metric).in_(wanted[start : start + _KEYS_AT_ONCE]))
+        found |= {(row[0], row[1]): UnitTotal(*row[2:]) for row in connection.execute(part)}
+    return found
 
 
 def write_totals(connection: Connection, totals: Mapping[tuple[bytes, str], UnitTotal]) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, and_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from experiments.decisions.hashing import series_of
-from experiments.outcomes.attribution import Attributed, DecisionRef, OutcomeRow, attribute, max_window
+from experiments.outcomes.attribution import CLOCK_SKEW, MAX_WINDOW, Attributed, DecisionRef, OutcomeRow, attribute
 from experiments.outcomes.responses import apply_hits
 from experiments.series import read_series_metrics
 from experiments.tables import Attribution, Decision, Outcome
@@ -113,7 +113,7 @@ def _of_customers(
     query = select(*_REF).where(
         and_(
             _decision.c.customer_id.in_(customers),
-            _decision.c.decided_at.between(min(times) - max_window(), max(times) + timedelta(minutes=5)),
+            _decision.c.decided_at.between(min(times) - MAX_WINDOW, max(times) + CLOCK_SKEW),
             ~_decision.c.late,
         )
     )

@@ -9,18 +9,13 @@ from sqlmodel import Session, col, select
 from experiments.access import audit
 from experiments.catalog.definition_store import get_definition
 from experiments.catalog.lifecycle import EFFECT_SECONDS
+from experiments.catalog.serving import current_policy
 from experiments.database import bump_snapshot, database_now
 from experiments.errors import FieldError, InvalidInput, PolicyVersionNotFound
 from experiments.input.checks import shown
 from experiments.input.parsing import parse
 from experiments.promote.requests import RollbackRequest
 from experiments.tables import PolicyVersion
-
-
-def current_policy(session: Session, placement: str) -> PolicyVersion | None:
-    """The newest version of a placement's policy."""
-    query = select(PolicyVersion).where(PolicyVersion.placement == placement)
-    return session.exec(query.order_by(col(PolicyVersion.version).desc()).limit(1)).first()
 
 
 def add_version(

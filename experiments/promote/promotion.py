@@ -9,17 +9,16 @@ from sqlmodel import Session, col, select
 
 from experiments.access import audit
 from experiments.catalog.lifecycle import EFFECT_SECONDS
+from experiments.catalog.serving import current_policy
 from experiments.database import bump_snapshot, database_now
 from experiments.errors import ExperimentNotFound, FieldError, InvalidInput, PromotionRefused, WrongState
 from experiments.input.checks import pointer_to, shown
 from experiments.input.parsing import parse
-from experiments.promote.policies import add_version, current_policy
+from experiments.promote.policies import add_version
 from experiments.promote.requests import PromotionRequest
 from experiments.promote.series import open_policy_series
-from experiments.review import results
+from experiments.review.results import STARTED, results
 from experiments.tables import Experiment, PolicyVersion, Series, SeriesVariant
-
-STARTED = ("running", "paused", "concluded")
 
 
 @dataclass(frozen=True, slots=True)

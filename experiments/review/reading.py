@@ -15,7 +15,7 @@ from experiments.review.money import Costs, costs_of, monthly_units, net_of_cost
 from experiments.review.strata import Strata, strata_of
 from experiments.series import PinnedMetric
 from experiments.tables import Series, SeriesVariant
-from experiments.tallies.read import Tallies, VersionWeights, read_tallies, read_weights
+from experiments.tallies.read import Tallies, Weights, read_tallies, read_weights
 
 Floats = NDArray[np.float64]
 _HOUR = 3600.0
@@ -164,14 +164,12 @@ def _net(
     return net, None if value is None else value.currency
 
 
-def _current(
-    weights: Mapping[tuple[str, int], VersionWeights], segments: Sequence[str]
-) -> dict[str, Mapping[str, float]]:
+def _current(weights: Weights, segments: Sequence[str]) -> dict[str, Mapping[str, float]]:
     newest: dict[str, int] = {}
     for segment, version in weights:
         newest[segment] = max(version, newest.get(segment, 0))
     keys = {segment: segment if segment in newest else EVERYONE for segment in segments}
-    return {segment: weights[key, newest[key]].weights for segment, key in keys.items()}
+    return {segment: weights[key, newest[key]] for segment, key in keys.items()}
 
 
 def _decided_by(tallies: Tallies, series: Series) -> Floats:

@@ -115,7 +115,7 @@ def reviewed(
         "matured_share": reading.matured_share,
         "segments": rows,
         "overall": {name: value for name, value in overall.items() if name != "segment"},
-        "money": _money(reading, winner=overall["winner"]),
+        "money": _money(reading, winner=overall["leader"]),
         "checks": checks,
         "warnings": warnings + _caveats(review),
     }

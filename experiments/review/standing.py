@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from sqlmodel import Session, col, select
+from sqlmodel import Session, select
 
+from experiments.catalog.serving import current_policy
 from experiments.errors import MetricNotMeasured, PolicyNotFound
 from experiments.review.reading import Reading, moment_of, pinned_metric, read
 from experiments.review.results import reviewed
@@ -93,8 +94,7 @@ def programme_results(session: Session, *, metric: str | None = None, as_of: dat
 
 
 def _newest(session: Session, placement: str) -> PolicyVersion:
-    query = select(PolicyVersion).where(PolicyVersion.placement == placement)
-    policy = session.exec(query.order_by(col(PolicyVersion.version).desc()).limit(1)).first()
+    policy = current_policy(session, placement)
     if policy is None or not policy.entries:
         raise PolicyNotFound(placement)
     return policy

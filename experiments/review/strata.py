@@ -1,13 +1,13 @@
 """Tallies as strata: units of one segment, day and allocation version, all given variants by the same weights."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from experiments.catalog.definitions import EVERYONE
-from experiments.tallies.read import Tallies, VersionWeights
+from experiments.tallies.read import Tallies, Weights
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -108,7 +108,7 @@ class Strata:
 
 def strata_of(
     tallies: Tallies,
-    weights: Mapping[tuple[str, int], VersionWeights],
+    weights: Weights,
     *,
     control: str,
     capped: bool = False,
@@ -147,13 +147,11 @@ def strata_of(
     )
 
 
-def _propensities(
-    tallies: Tallies, weights: Mapping[tuple[str, int], VersionWeights], *, segment: Ints, version: Ints
-) -> Floats:
+def _propensities(tallies: Tallies, weights: Weights, *, segment: Ints, version: Ints) -> Floats:
     rows = []
     for index, number in zip(segment.tolist(), version.tolist(), strict=True):
         key = (tallies.segments[index], number)
-        shares = (weights[key] if key in weights else weights[EVERYONE, number]).weights
+        shares = weights[key] if key in weights else weights[EVERYONE, number]
         rows.append([shares.get(variant, 0.0) for variant in tallies.variants])
     return np.array(rows, dtype=np.float64).reshape(-1, len(tallies.variants))
 

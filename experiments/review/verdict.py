@@ -103,15 +103,19 @@ def gather(
 def _effects(
     matured: Estimates, *, rules: Rules, higher_is_better: bool, available: NDArray[np.bool_]
 ) -> tuple[Floats, ScepticalEffects]:
-    """What effects are relative to, and their sceptical posterior."""
-    base, base_variance = _base(matured)
-    effect, variance = _relative(matured, base=base, base_variance=base_variance)
+    """What effects are relative to, and their sceptical posterior.
+
+    The base only scales the prior, so it is taken as known: with its error in each effect's variance (the delta method)
+    a larger effect would look less certain than a smaller one.
+    """
+    base = _base(matured)
+    effect, variance = _relative(matured, base=base)
     effects = sceptical_effects(
         effect,
         variance,
         control_variance=np.nan_to_num(matured.variance[:, matured.control] / base**2),
         control_index=matured.control,
-        prior_sd=rules.gates.effect_sd,
+        prior_sd=_prior_sd(effect, variance, least=rules.gates.effect_sd),
         higher_is_better=higher_is_better,
         available=available,
     )
@@ -122,47 +126,61 @@ def judge(evidence: Evidence, row: int, *, variants: Sequence[str], rules: Rules
     """The verdict of one segment (the last row: over all), with its winner, its gates and the reason in words."""
     if not np.isfinite(evidence.base[row]):
         verdict, reason = ("broken", _BROKEN) if ratio.is_broken else ("keep_running", _NO_OUTCOME)
-        return {"verdict": verdict, "winner": None, "reason": reason, "gates": []}
+        return {"verdict": verdict, "winner": None, "leader": None, "reason": reason, "gates": []}
     best = int(evidence.winner[row])
     gates = _gates(evidence, row, best=best, rules=rules, ratio=ratio)
     failed = [gate for gate in gates if gate["passed"] is False]
     long_enough = not any(gate["gate"] in {"min_days", "min_responders"} for gate in failed)
     alike = _surely_alike(evidence, row)
-    winner = variants[best]
+    leader = variants[best]
     stays = best == evidence.matured.control
     if ratio.is_broken:
         verdict, reason = "broken", _BROKEN
     elif not failed:
-        kept = f"{winner} (the control) is best: stay with it" if stays else f"{winner} is best"
-        verdict, reason = "ship", f"{kept}, with probability {evidence.probability_best[row]:.3f} at least."
+        kept = f"{leader} (the control) is best: stay with it" if stays else f"{leader} is best"
+        chance = evidence.probability_best[row]
+        verdict, reason = "ship", f"{kept}, with probability {chance:.3f} at least, under a sceptical prior."
     elif long_enough and alike:
         size = f"{rules.smallest_effect:.1%}".replace(".0%", "%")
         verdict, reason = "no_difference", f"No variant differs from control by {size} of its mean or more."
     else:
-        verdict, reason = "keep_running", f"{winner} is ahead, but not proven: " + "; ".join(map(_said, failed)) + "."
-    return {"verdict": verdict, "winner": winner, "reason": reason, "gates": gates}
+        verdict, reason = "keep_running", f"{leader} is ahead, but not proven: " + "; ".join(map(_said, failed)) + "."
+    winner = leader if verdict == "ship" else None
+    return {"verdict": verdict, "winner": winner, "leader": leader, "reason": reason, "gates": gates}
 
 
 _BROKEN = "Units did not come in the shares of the weights; find out why before you read on."
 _NO_OUTCOME = "No matured unit has responded yet, so there is nothing to compare."
 
 
-def _base(matured: Estimates) -> tuple[Floats, Floats]:
-    """Control's mean and its variance; where that isn't clear of zero, the mean of all variants, taken as known."""
+def _prior_sd(effect: Floats, variance: Floats, *, least: float) -> Floats:
+    """Scale of the sceptical prior: as the gate says, or as large as the largest effect is beyond doubt.
+
+    A prior of 5 % can't tell two variants apart that both gain 300 %: it would shrink both to next to nothing. Beyond
+    doubt is what remains of an effect less three standard errors.
+    """
+    beyond_doubt = np.abs(effect) - _BEYOND_DOUBT * np.sqrt(variance)
+    largest: Floats = np.nan_to_num(beyond_doubt, nan=0.0).max(axis=-1)
+    return np.maximum(least, largest)
+
+
+_BEYOND_DOUBT = 3.0
+
+
+def _base(matured: Estimates) -> Floats:
+    """Size of control's mean; where that isn't clear of zero, of the mean of all variants."""
     mean, variance = matured.mean[:, matured.control], matured.variance[:, matured.control]
     clear = np.abs(mean) > 2.0 * np.sqrt(variance)
     units = matured.n_units.sum(axis=1)
     pooled = (matured.n_units * np.nan_to_num(matured.mean)).sum(axis=1) / np.maximum(units, 1.0)
-    base = np.where(clear, mean, np.where(pooled == 0.0, np.nan, pooled))
-    return np.abs(base), np.where(clear, variance, 0.0)
+    base: Floats = np.where(clear, mean, np.where(pooled == 0.0, np.nan, pooled))
+    return np.abs(base)
 
 
-def _relative(matured: Estimates, *, base: Floats, base_variance: Floats) -> tuple[Floats, Floats]:
-    """Differences relative to the base, with variances by the delta method (Deng, Knoblich & Lu 2018)."""
-    size, spread = base[:, np.newaxis], base_variance[:, np.newaxis]
-    effect = matured.difference / size
-    sign = np.sign(np.nan_to_num(matured.mean[:, [matured.control]]))
-    variance = (matured.difference_variance + (2.0 * sign * effect + effect**2) * spread) / size**2
+def _relative(matured: Estimates, *, base: Floats) -> tuple[Floats, Floats]:
+    """Differences relative to the base, and their variances."""
+    size = base[:, np.newaxis]
+    effect, variance = matured.difference / size, matured.difference_variance / size**2
     return effect, np.where(variance > 0.0, variance, np.where(effect == 0.0, 0.0, np.nan))
 
 
@@ -267,7 +285,7 @@ def _interval(evidence: Evidence, row: int, *, judged: Sequence[int]) -> tuple[l
 _IN_WORDS = {
     "min_days": "{value:.3g} of {threshold:g} full days",
     "min_responders": "{value:.0f} of {threshold:g} responders in the scarcest variant",
-    "probability_best": "probability best {value:.3f}, below {threshold:g}",
+    "probability_best": "probability best under a sceptical prior {value:.3f}, below {threshold:g}",
     "expected_loss": "expected loss {value:.2%} of the mean, above {threshold:.2%}",
     "interval": "the always-valid interval does not exclude zero",
     "false_discovery": "chance of a wrong winner {value:.3f} over the segments as sure, above {threshold:g}",

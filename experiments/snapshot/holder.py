@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import select
 
 from experiments.database import database_now, reading
-from experiments.errors import SnapshotMissing
+from experiments.errors import ExperimentsError, SnapshotMissing
 from experiments.snapshot.load import load_snapshot
 from experiments.snapshot.plans import Snapshot
 from experiments.tables import Workspace
@@ -90,7 +90,7 @@ class Snapshots:
     def _try_refresh(self) -> None:
         try:
             self.refresh()
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, ExperimentsError, ValueError) as error:  # or a stored definition that can't be read
             log.warning("snapshot_refresh_failed", error=type(error).__name__)
 
     def _poll(self) -> None:

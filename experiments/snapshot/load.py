@@ -3,12 +3,11 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 from sqlmodel import Session, col, func, select
 
-from experiments.catalog.content import compile_content
-from experiments.catalog.definition_store import current_definitions
+from experiments.catalog.content import Format, compile_content
+from experiments.catalog.definition_store import LIVE, current_definitions
 from experiments.catalog.definitions import (
     BUILT_IN_SEGMENTATIONS,
     AttributeDefinition,
@@ -39,33 +38,54 @@ def load_snapshot(session: Session) -> Snapshot:
     attributes = {
         row.key: AttributeDefinition.model_validate(row.body) for row in current_definitions(session, "attribute")
     }
-    placements = list(current_definitions(session, "placement"))
-    policies = _policy_versions(session)
-    series = _series_plans(session, workspace, attributes=attributes, policies=policies)
+    definitions = {
+        row.key: PlacementDefinition.model_validate(row.body) for row in current_definitions(session, "placement")
+    }
+    policies, segmentations = _policy_versions(session), _Segmentations(session, attributes)
+    series = _series_plans(session, workspace, definitions=definitions, segmentations=segmentations, policies=policies)
+    own = defaultdict(list)
+    for plan in series.values():
+        own[plan.placement].append(plan)
     return Snapshot(
         version=workspace.snapshot_version,
         holdout_secret=workspace.holdout_secret,
         attributes=attributes,
         placements={
-            row.key: _placement(session, row, series=series, policies=policies[row.key], attributes=attributes)
-            for row in placements
+            key: _placement(
+                key,
+                definition,
+                segmentation=segmentations.newest(definition.segmentation),
+                own=own[key],
+                policies=[_policy(version, series) for version in policies[key]],
+            )
+            for key, definition in definitions.items()
         },
         overrides={(row.placement, row.customer_id): row.variant for row in session.exec(select(Override))},
         keys={row.id: _key(row) for row in session.exec(select(ApiKey).where(col(ApiKey.revoked_at).is_(None)))},
     )
 
 
-def compile_definition(
-    session: Session, key: str, *, version: int | None, attributes: Mapping[str, AttributeDefinition]
-) -> Segmentation:
-    """Compile a segmentation at a version, or at its newest."""
-    if key in BUILT_IN_SEGMENTATIONS:
-        return compile_segmentation(BUILT_IN_SEGMENTATIONS[key], attributes)
-    query = select(Definition).where(Definition.kind == "segmentation", Definition.key == key)
-    if version is not None:
-        query = query.where(Definition.version == version)
-    row = session.exec(query.order_by(col(Definition.version).desc()).limit(1)).one()
-    return compile_segmentation(SegmentationDefinition.model_validate(row.body), attributes)
+class _Segmentations:
+    """Segmentations, each version compiled once: whoever is in one segment of it need not be asked for again."""
+
+    def __init__(self, session: Session, attributes: Mapping[str, AttributeDefinition]) -> None:
+        self._session = session
+        self._attributes = attributes
+        self._newest = {row.key: row.version for row in current_definitions(session, "segmentation")}
+        self._compiled = {
+            (key, 0): compile_segmentation(definition, attributes) for key, definition in BUILT_IN_SEGMENTATIONS.items()
+        }
+
+    def newest(self, key: str) -> Segmentation:
+        return self.at(key, self._newest.get(key, 0))
+
+    def at(self, key: str, version: int) -> Segmentation:
+        found = self._compiled.get((key, version))
+        if found is None:
+            body = self._session.get_one(Definition, ("segmentation", key, version)).body
+            found = compile_segmentation(SegmentationDefinition.model_validate(body), self._attributes)
+            self._compiled[key, version] = found
+        return found
 
 
 def _seconds(moment: datetime | None) -> float:
@@ -95,38 +115,31 @@ def _series_plans(
     session: Session,
     workspace: Workspace,
     *,
-    attributes: Mapping[str, AttributeDefinition],
+    definitions: Mapping[str, PlacementDefinition],
+    segmentations: _Segmentations,
     policies: Mapping[str, list[PolicyVersion]],
 ) -> dict[int, SeriesPlan]:
     """Plans of every series that can still decide."""
     in_policies = {
         entry["series"] for versions in policies.values() for row in versions for entry in row.entries.values()
     }
-    running = session.exec(select(Experiment.series).where(col(Experiment.status).in_(("running", "paused")))).all()
+    running = session.exec(select(Experiment.series).where(col(Experiment.status).in_(LIVE))).all()
     wanted = in_policies | {number for number in running if number is not None}
-    rows = session.exec(select(Series).where(col(Series.number).in_(wanted) | (Series.kind == "programme"))).all()
+    deciding = col(Series.number).in_(wanted) | (Series.kind == "programme")
+    rows = session.exec(select(Series).where(deciding).order_by(col(Series.number))).all()
     numbers = {row.number for row in rows}
     variants, wheels = _variants(session, numbers), _weights(session, numbers)
-    segmentations: dict[tuple[str, int], Segmentation] = {}
-    formats = _formats(session)
-    plans = {}
-    for row in rows:
-        pinned = (row.segmentation, row.segmentation_version)
-        if pinned not in segmentations:
-            segmentations[pinned] = compile_definition(session, pinned[0], version=pinned[1], attributes=attributes)
-        plans[row.number or 0] = _series_plan(
+    return {
+        row.number or 0: _series_plan(
             row,
             secret=workspace.secret,
-            segmentation=segmentations[pinned],
+            segmentation=segmentations.at(row.segmentation, row.segmentation_version),
             variants=variants[row.number or 0],
             weights=wheels[row.number or 0],
-            content_format=formats[row.placement],
+            content_format=definitions[row.placement].format,
         )
-    return plans
-
-
-def _formats(session: Session) -> dict[str, str]:
-    return {row.key: row.body.get("format", "json") for row in current_definitions(session, "placement")}
+        for row in rows
+    }
 
 
 def _variants(session: Session, numbers: set[int | None]) -> Mapping[int, list[SeriesVariant]]:
@@ -164,13 +177,14 @@ def _series_plan(
     segmentation: Segmentation,
     variants: list[SeriesVariant],
     weights: Mapping[str, tuple[int, dict[str, float]]],
-    content_format: Any,
+    content_format: Format,
 ) -> SeriesPlan:
     number = row.number or 0
     order = [variant.key for variant in variants]
     return SeriesPlan(
         number=number,
         kind=row.kind,
+        placement=row.placement,
         experiment=row.experiment,
         unit=row.unit,
         hash=UnitHash(secret, number),
@@ -197,29 +211,23 @@ def _series_plan(
 
 
 def _placement(
-    session: Session,
-    row: Definition,
+    key: str,
+    definition: PlacementDefinition,
     *,
-    series: Mapping[int, SeriesPlan],
-    policies: list[PolicyVersion],
-    attributes: Mapping[str, AttributeDefinition],
+    segmentation: Segmentation,
+    own: list[SeriesPlan],
+    policies: list[Policy],
 ) -> PlacementPlan:
-    definition = PlacementDefinition.model_validate(row.body)
     default = definition.default
-    experiments = session.exec(
-        select(Experiment.series)
-        .where(Experiment.placement == row.key, col(Experiment.status).in_(("running", "paused")))
-        .order_by(col(Experiment.series))
-    ).all()
-    programme = session.exec(select(Series.number).where(Series.placement == row.key, Series.kind == "programme")).one()
+    (programme,) = (plan for plan in own if plan.kind == "programme")
     return PlacementPlan(
-        key=row.key,
+        key=key,
         definition=definition,
-        segmentation=compile_definition(session, definition.segmentation, version=None, attributes=attributes),
+        segmentation=segmentation,
         default=VariantPlan(default.key, compile_content(default.content, format=definition.format), default.deliver),
-        experiments=tuple(series[number] for number in experiments if number is not None),
-        policies=tuple(_policy(version, series) for version in policies),
-        programme=series[programme or 0],
+        experiments=tuple(plan for plan in own if plan.kind == "experiment"),
+        policies=tuple(policies),
+        programme=programme,
     )
 
 

@@ -27,6 +27,7 @@ class SeriesPlan:
 
     number: int
     kind: str
+    placement: str
     experiment: str | None
     unit: str
     hash: UnitHash

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Table
 from sqlmodel import SQLModel
 
-from experiments.column_types import to_microseconds
+from experiments.column_types import ExactNumber, to_microseconds
 from experiments.tables import Tally, TallyAge, TallyResponse
 
 EXACT = Context(prec=120)  # enough for a sum of squares of any values that the doors accept
@@ -50,11 +50,12 @@ class Responses:
     def add_unit(self, value: Decimal, *, responds: bool, cap: Decimal | None, sign: int) -> None:
         """Add (sign 1) or take away (sign -1) one unit's total."""
         capped = value if cap is None else min(value, cap)
+        move = EXACT.add if sign > 0 else EXACT.subtract
         self.n_responders += sign * responds
-        self.total = EXACT.add(self.total, sign * value)
-        self.total_squares = EXACT.add(self.total_squares, sign * EXACT.multiply(value, value))
-        self.capped_total = EXACT.add(self.capped_total, sign * capped)
-        self.capped_squares = EXACT.add(self.capped_squares, sign * EXACT.multiply(capped, capped))
+        self.total = move(self.total, value)
+        self.total_squares = move(self.total_squares, EXACT.multiply(value, value))
+        self.capped_total = move(self.capped_total, capped)
+        self.capped_squares = move(self.capped_squares, EXACT.multiply(capped, capped))
 
 
 def hour_of(moment: datetime) -> tuple[int, int]:
@@ -119,7 +120,7 @@ def _adding(table: type[SQLModel], dialect: str, *, columns: tuple[str, ...]) ->
 
 
 def _sum(model: Table, name: str, *, dialect: str) -> str:
-    if dialect == "sqlite" and model.columns[name].type.python_type is Decimal:
+    if dialect == "sqlite" and isinstance(model.columns[name].type, ExactNumber):
         return f"decimal_add({model.name}.{name}, excluded.{name})"  # SQLite itself would add floats
     return f"{model.name}.{name} + excluded.{name}"
 

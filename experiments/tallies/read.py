@@ -118,13 +118,7 @@ class Ages:
     n_first: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class VersionWeights:
-    """One allocation version of one segment: each variant's share, and the counts that it was computed from."""
-
-    weights: Mapping[str, float]
-    basis: Mapping[str, Any]
-    created_at: datetime
+Weights = Mapping[tuple[str, int], Mapping[str, float]]  # each variant's share, by segment and allocation version
 
 
 def read_tallies(
@@ -185,16 +179,11 @@ def read_ages(session: Session, series: int, *, metric: str) -> Ages:
     )
 
 
-def read_weights(
-    session: Session, series: int, *, segments: Collection[str] | None = None
-) -> dict[tuple[str, int], VersionWeights]:
-    """Every allocation version of a series, by (segment, version)."""
+def read_weights(session: Session, series: int) -> Weights:
+    """The weights of every allocation version of a series."""
     c = _allocation.c
-    query = select(c.segment, c.version, c.weights, c.basis, c.created_at).where(c.series == series)
-    if segments is not None and len(segments) <= _IN_LIST:
-        query = query.where(c.segment.in_(segments))
-    rows = session.connection().execute(query)
-    return {(row[0], row[1]): VersionWeights(*row[2:]) for row in rows if segments is None or row[0] in segments}
+    rows = session.connection().execute(select(c.segment, c.version, c.weights).where(c.series == series))
+    return {(segment, version): weights for segment, version, weights in rows}
 
 
 def _segments(session: Session, series: int, *, wanted: Collection[str] | None) -> tuple[str, ...]:

@@ -50,7 +50,8 @@ def recount(
     """Recount one series.
 
     Args:
-        session: In a transaction that writes (``mend``) or reads one consistent state.
+        session: In a transaction that sees one state of the database throughout, and writes if it is to ``mend``: what
+            others commit meanwhile would be taken for a difference.
         series: Its number.
         mend: Also write what is right.
         progress: Told how many decisions each step covered.

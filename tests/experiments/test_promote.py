@@ -22,7 +22,8 @@ from experiments.errors import (
     WrongState,
 )
 from experiments.learning.allocations import newest_allocations
-from experiments.promote import promote, read_policy, rollback
+from experiments.promote.policies import read_policy, rollback
+from experiments.promote.promotion import promote
 from experiments.promote.series import explore_weights
 from experiments.review import results
 from experiments.snapshot.load import load_snapshot

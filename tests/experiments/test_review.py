@@ -103,7 +103,7 @@ def test_weights_that_moved_with_the_season_do_not_turn_the_sign(session: Sessio
     assert treated["n_responders"] / treated["n_units"] < 1_550 / 6_000 - 0.09
     assert treated["uplift"]["absolute"] == pytest.approx(0.02)
     assert treated["probability_beats_control"] > 0.99
-    assert row["winner"] == "b"
+    assert row["leader"] == "b"
     assert variant_of(row, "a")["mean"] + 0.02 == pytest.approx(treated["mean"])
     assert variant_of(answer["overall"], "b")["uplift"]["absolute"] == pytest.approx(0.02)
     assert answer["checks"]["sample_ratio"]["status"] == "ok"
@@ -134,7 +134,7 @@ def test_units_that_have_not_matured_are_shown_and_do_not_move_the_verdict(sessi
     answer = results(session, KEY)
     assert answer["matured_share"] == 0.5
     assert answer["overall"]["gates"][1:] == before["gates"][1:]  # but for the sample ratio, which reads all
-    assert answer["overall"]["winner"] == "b"
+    assert answer["overall"]["leader"] == "b"
     assert variant_of(answer["overall"], "a")["n_units"] == 14_000
     assert variant_of(answer["overall"], "a")["mean"] == (700 + 3_500) / 14_000
 
@@ -172,7 +172,7 @@ def test_a_control_that_nobody_answers_has_no_relative_uplift_and_can_still_lose
     row = row_of(results(session, KEY), "all")
     assert variant_of(row, "b")["uplift"]["relative"] is None
     assert variant_of(row, "b")["uplift"]["absolute"] == pytest.approx(0.1)
-    assert row["winner"] == "b"
+    assert row["leader"] == "b"
 
 
 def test_a_retired_variant_is_shown_and_can_not_win(session: Session) -> None:

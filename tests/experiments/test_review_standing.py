@@ -6,7 +6,8 @@ import pytest
 from sqlmodel import Session, select
 
 from experiments.errors import MetricNotMeasured, PolicyNotFound
-from experiments.promote import promote, rollback
+from experiments.promote.policies import rollback
+from experiments.promote.promotion import promote
 from experiments.review import policy_results, programme_results
 from experiments.tables import Series
 from tests.experiments.review_world import (

@@ -95,8 +95,8 @@ def test_a_verdict_on_harm_mirrors_that_on_gain(a: int, b: int) -> None:
     units = np.full((1, 1, 2), 1_000)
     up = _verdicts(_strata(np.array([[[a, b]]]), units), days=14)[0]
     down = _verdicts(_strata(np.array([[[b, a]]]), units), days=14, higher_is_better=False)[0]
-    assert a == b or up["winner"] == ("b" if b > a else "a")
-    assert a == b or down["winner"] == up["winner"]
+    assert a == b or up["leader"] == ("b" if b > a else "a")
+    assert a == b or down["leader"] == up["leader"]
 
 
 @given(scale=st.integers(1, 50))
@@ -121,7 +121,7 @@ def test_every_gate_is_listed_with_its_value_and_its_threshold(session: Session)
     assert gates["expected_loss"][1:] == (0.0025, True)
     assert gates["interval"][0][0] > 0.0
     assert gates["guardrails"] == (None, None, None)
-    assert (row["verdict"], row["winner"]) == ("keep_running", "b")
+    assert (row["verdict"], row["leader"]) == ("keep_running", "b")
     assert "13 of 14 full days" in row["reason"]
 
 

@@ -4,6 +4,7 @@ import threading
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 from sqlmodel import col, select
 
-from experiments.database import reading, transaction
+from experiments.database import on_one_state, reading, transaction
 from experiments.decisions.rows import DecisionRow, Stored, mark_contradicted, write_decisions
 from experiments.outcomes.attribution import OutcomeRow
 from experiments.outcomes.rows import sweep, write_outcomes
@@ -131,6 +132,22 @@ def test_outcomes_move_responses_and_tallies_exactly(engine: Engine) -> None:
     _assert_recount_agrees(engine, 1)
 
 
+def test_sums_of_squares_are_exact_to_the_last_digit(engine: Engine) -> None:
+    """Each square has more digits than a float holds; the sums are by fractions."""
+    add_series(engine, 1)
+    values = ["1234567.89", "999999999999.12", "0.123456789", "12345678.91", "3.21"]
+    customers = [f"c{n}" for n in range(len(values))]
+    _decide(engine, *(decision(1, customer) for customer in customers))
+    for customer, value in zip(customers, values, strict=True):
+        _record(engine, outcome("purchase", customer, value=value))
+    numbers = [Fraction(value) for value in values]
+    with reading(engine) as session:
+        revenue = session.exec(select(TallyResponse).where(TallyResponse.metric == "revenue")).one()
+    assert Fraction(revenue.total) == sum(numbers)
+    assert Fraction(revenue.total_squares) == sum(number * number for number in numbers)
+    _assert_recount_agrees(engine, 1)
+
+
 def test_a_full_refund_is_no_responder(engine: Engine) -> None:
     add_series(engine, 1)
     _decide(engine, decision(1, "anna"))
@@ -182,6 +199,15 @@ def test_a_named_decision_also_counts_for_its_placements_programme_and_nowhere_e
     _record(engine, outcome("click", decision_id=decision(1, "anna").id))
     assert [_responses(engine, series).get("click") for series in (1, 2, 3)] == [(1, 1), (1, 1), None]
     _assert_recount_agrees(engine, 1, 2, 3)
+
+
+def test_a_slow_clock_costs_the_programme_nothing_that_it_does_not_cost_the_named_decision(engine: Engine) -> None:
+    add_series(engine, 1)
+    add_series(engine, 2, kind="programme", unit="period", experiment=None)
+    _decide(engine, decision(1, "anna"), decision(2, "anna"))
+    _record(engine, outcome("click", decision_id=decision(1, "anna").id, at=NOW - timedelta(minutes=1)))
+    assert [_responses(engine, series).get("click") for series in (1, 2)] == [(1, 1), (1, 1)]
+    _assert_recount_agrees(engine, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -264,6 +290,22 @@ def test_a_recount_finds_and_mends_what_was_tampered_with(engine: Engine) -> Non
     with transaction(engine) as session:
         found = recount(session, 1, mend=True).differences
     assert [one.where.split()[0] for one in found] == ["response", "tally", "tally_response", "tally_age"]
+    _assert_recount_agrees(engine, 1)
+
+
+def test_mending_takes_nothing_back_that_others_write_meanwhile(engine: Engine) -> None:
+    add_series(engine, 1)
+    _decide(engine, decision(1, "anna"))
+    writer = threading.Thread(target=_decide, args=(engine, decision(1, "bob")))
+
+    def write_meanwhile(_n: int) -> None:
+        writer.start()
+        writer.join(timeout=1)  # on SQLite it waits until mending is over
+
+    with transaction(on_one_state(engine)) as session:
+        assert recount(session, 1, mend=True, progress=write_meanwhile).differences == []
+    writer.join()
+    assert _units(engine) == {(1, "a"): 2}
     _assert_recount_agrees(engine, 1)
 
 

@@ -113,9 +113,13 @@ def decide_by_email(client: Client, customer: str) -> Answer:
 
 
 def assert_nothing_was_lost(engine: Engine, load: Load) -> None:
-    """Every acknowledged decision and outcome is stored exactly once, as answered, and counted: a recount agrees."""
+    """Every acknowledged decision and outcome is stored exactly once, as answered, and counted: a recount agrees.
+
+    Outcomes of decisions that are marked late are kept, but count for nothing.
+    """
     with reading(engine) as session:
         variants = {id_.hex(): variant for id_, variant in session.exec(select(Decision.id, Decision.variant))}
+        late = {id_.hex() for id_ in session.exec(select(Decision.id).where(col(Decision.late)))}
         ids = Counter(session.exec(select(Outcome.outcome_id).where(Outcome.source == SOURCE)).all())
         joined = select(Attribution.decision_id, Outcome.outcome_id)
         pairs = session.exec(joined.join(Outcome, col(Outcome.id) == Attribution.outcome_id)).all()
@@ -124,7 +128,9 @@ def assert_nothing_was_lost(engine: Engine, load: Load) -> None:
     assert {id_: shown for id_, shown in answered.items() if shown != {_as_stored(variants[id_])}} == {}
     assert {id_ for id_ in load.outcomes if ids[id_] != 1} == set()
     counted = {(decision_id.hex(), outcome_id) for decision_id, outcome_id in pairs}
-    assert {(one["decision_id"], id_) for id_, one in load.outcomes.items()} <= counted
+    reported = {(one["decision_id"], id_) for id_, one in load.outcomes.items()}
+    assert {pair for pair in reported if pair[0] not in late} <= counted
+    assert {pair for pair in counted if pair[0] in late} == set()
     in_series = Counter((decision_id[:4], outcome_id) for decision_id, outcome_id in pairs)
     assert {pair for pair, n in in_series.items() if n > 1} == set()
     assert differences(engine) == []

@@ -16,7 +16,7 @@ FORBIDDEN = {
     "experiments": {"api"} | WEB,
     "optimizer": {"api", "experiments"} | WEB | SQL | CLOCK_AND_GLOBAL_CHANCE,
 }
-HEAVY = {"scipy.stats", "sklearn", "pymc", "altair", "pandas"}
+HEAVY = {"scipy", "polars", "sklearn", "pymc", "altair", "pandas", "experiments.review"}
 
 
 def _imported(tree: ast.Module) -> set[tuple[str, int]]:
