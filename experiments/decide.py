@@ -159,7 +159,7 @@ def _answer(choice: Choice, known: Mapping[bytes, Stored]) -> Decided:
         reason=reason,
         propensity=stored.propensity if stored else 1.0,
         allocation_version=stored.allocation_version if stored else None,
-        recorded=row is not None and row.id in known,
+        recorded=bool(choice.rows) and all(one.id in known for one in choice.rows),
     )
 
 

@@ -208,10 +208,10 @@ def _intervals(strata: Strata, *, scarcer: Floats, level: float) -> ConfidenceSe
 
 
 def _expected_before(strata: Strata) -> Floats:
-    """Pooled mean of each variant over the segment's earlier strata; of its first stratum, that stratum's own mean.
+    """Pooled mean of each variant over the segment's earlier strata; for its first stratum, that of all its variants.
 
-    With weights constant inside a stratum, its own mean errs by a product of two errors that both vanish: too little to
-    tell in an asymptotic interval, where 0 would double the width for outcomes far from zero.
+    That one isn't of the past, but hardly depends on any one unit; 0 instead would double the width of the interval for
+    outcomes far from zero.
     """
     first = np.searchsorted(strata.segment, strata.segment)
 
@@ -221,7 +221,7 @@ def _expected_before(strata: Strata) -> Floats:
         return earlier
 
     units = before(strata.n_units)
-    own = strata.total / np.maximum(strata.n_units, 1.0)
+    own = strata.total.sum(axis=1, keepdims=True) / np.maximum(strata.n_units.sum(axis=1, keepdims=True), 1.0)
     expected: Floats = np.where(units > 0.0, before(strata.total) / np.maximum(units, 1.0), own)
     return expected
 

@@ -20,6 +20,7 @@ log = structlog.get_logger(__name__)
 POLL_SECONDS = 1.0
 FRESH_SECONDS = 1.5  # younger: has every change that is in effect, since those take effect 2 s after they are made
 USABLE_SECONDS = 30.0  # older: no more experiments on it
+LOOK_SECONDS = 0.1  # between looks for what is not known (5 times that after a failed one), and to wait for another's
 _STOP_SECONDS = 2.0
 
 
@@ -30,6 +31,7 @@ class Snapshots:
         self._engine = engine
         self._lock = threading.Lock()
         self._looking = threading.Lock()
+        self._next_look = 0.0
         self._stop = threading.Event()
         self._confirmed = 0.0
         self._clock_offset = 0.0
@@ -74,15 +76,20 @@ class Snapshots:
             return self._current
 
     def look_again(self) -> Snapshot:
-        """A snapshot no older than this call, for what isn't known; calls that meet share one look.
+        """A snapshot of now, for what isn't known; calls that meet share one look, and few looks follow each other.
 
         Raises:
             SnapshotMissing: There is none, and the database doesn't answer.
         """
         asked_at = time.monotonic()
-        with self._looking:
-            if self._confirmed < asked_at:
-                self._try_refresh()
+        if self._looking.acquire(timeout=LOOK_SECONDS):
+            try:
+                if self._confirmed < asked_at and asked_at >= self._next_look:
+                    self._try_refresh()
+                    pause = LOOK_SECONDS if self._confirmed >= asked_at else 5 * LOOK_SECONDS
+                    self._next_look = time.monotonic() + pause
+            finally:
+                self._looking.release()
         if self._current is None:
             raise SnapshotMissing
         return self._current

@@ -15,6 +15,12 @@ def test_every_setting_is_in_the_readme() -> None:
     assert {name for name in settings if re.search(rf"\b{name}\b", readme) is None} == set()
 
 
+def test_the_readme_says_each_settings_default() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = {f"| `OPTIMIZER_{name.upper()}` | `{field.default}` |" for name, field in Config.model_fields.items()}
+    assert {row for row in rows if row not in readme} == set()
+
+
 def test_every_setting_in_the_readme_exists() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     settings = {f"OPTIMIZER_{name.upper()}" for name in Config.model_fields}
