@@ -110,6 +110,24 @@ def test_more_of_the_same_evidence_never_makes_the_winner_less_certain(scale: in
     assert best(scale) <= best(scale + 1)
 
 
+def test_a_larger_effect_is_never_less_certain() -> None:
+    """3,000 units each, control 4 %: from a tenth better to five times as good."""
+
+    def best(responders: int) -> float:
+        verdict = _verdicts(_strata(np.array([[[120, responders]]]), np.full((1, 1, 2), 3_000)), days=14)[0]
+        return next(float(gate["value"]) for gate in verdict["gates"] if gate["gate"] == "probability_best")
+
+    certain = [best(responders) for responders in (132, 150, 180, 240, 360, 600)]
+    assert certain == sorted(certain)
+    assert certain[-1] > 0.999
+
+
+def test_the_sceptical_prior_gives_way_to_what_is_beyond_doubt() -> None:
+    """Two-sample z = 20: nobody would wait for more (118 of 2,993 against 581 of 3,007)."""
+    verdict = _verdicts(_strata(np.array([[[118, 581]]]), np.array([[[2_993, 3_007]]])), days=14)[0]
+    assert (verdict["verdict"], verdict["winner"]) == ("ship", "b")
+
+
 def test_every_gate_is_listed_with_its_value_and_its_threshold(session: Session) -> None:
     series = start_experiment(session, gates={"min_days": 14})
     two_weeks(session, series, rates={"a": 0.10, "b": 0.14}, n_units=500)
