@@ -70,7 +70,7 @@ def create_app(config: Config, worker: Worker) -> Flask:
     app = App("api", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
     app.url_map.converters["default"] = _Key
-    app.url_map.strict_slashes = False
+    app.url_map.strict_slashes = False  # with or without a slash at the end: a redirect loses some clients
     app.url_map.merge_slashes = False  # it would redirect
     give_worker(app, worker)
     handle_errors(app)
@@ -89,7 +89,7 @@ def add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
 
 def _finish(answer: Response) -> Response:
     request = current_request()
-    method, route = (request.method, request.url_rule.rule.rstrip("/")) if request.url_rule is not None else ("-", "-")
+    method, route = (request.method, request.url_rule.rule) if request.url_rule is not None else ("-", "-")
     seconds = perf_counter() - request.started_at
     status = answer.status_code
     observe_request(method, route, status=status, seconds=seconds)

@@ -5,24 +5,37 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
 from flask import Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from api.answers import Text, json_answer
 from api.doors import Doors
 from api.errors import FieldMissing, MissingParameter
 from api.metrics import count_decisions
-from api.reading import read_body
+from api.reading import query_parameters, read_body
 from api.requests import current_request
 from api.state import current_worker
 from experiments.decide import Decided
 from experiments.decisions.batch import MAX_ITEMS, Failed, decide_items
 from experiments.errors import FieldError, InvalidInput
-from experiments.input.checks import check_id
+from experiments.input.checks import check_id, shown
 from experiments.input.parsing import refuse
 
 doors = Doors("decisions")
 
 MAX_PLACEMENTS: Final = 20
+_LONGEST_KEY: Final = 128
+Variant = Annotated[str, Field(min_length=1, max_length=_LONGEST_KEY)]
+_PREVIEW: Final = (
+    "For QA; nothing is recorded or counted. true: what the customer would get now. A variant's key: that variant."
+)
+
+
+def _checked_preview(given: object) -> object:
+    """Say all that is wrong in one sentence, where a union would say it for each of its types."""
+    if isinstance(given, bool) or given is None or (isinstance(given, str) and 1 <= len(given) <= _LONGEST_KEY):
+        return given
+    refuse([FieldError("", f"must be true, false, or a variant's key, not {shown(given)}")])
+    return given
 
 
 class DecisionIn(BaseModel):
@@ -35,7 +48,7 @@ class DecisionIn(BaseModel):
     customer_id: str
     occasion_id: str | None = None
     attributes: dict[str, Any] | None = None
-    preview: bool | Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    preview: Annotated[bool | Variant | None, BeforeValidator(_checked_preview), Field(description=_PREVIEW)] = None
 
     @model_validator(mode="after")
     def _says_where(self) -> Self:
@@ -100,7 +113,7 @@ def decide() -> Response:
 def fetch(key: str) -> Response:
     """Decide for one recipient at send time; ``recorded`` says whether it is durable. HEAD decides nothing."""
     request = current_request()
-    query = request.args
+    query = query_parameters()
     customer_id, occasion_id = query.get("customer_id"), query.get("occasion_id") or None
     if not customer_id:
         raise MissingParameter("customer_id must be said: …/decision?customer_id=…")

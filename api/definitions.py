@@ -46,7 +46,7 @@ def definition_json(defined: Defined) -> dict[str, Any]:
 
 def defined_answer(defined: Defined) -> Response:
     """The answer to a PUT: 201 if it is new, else 200; the change is known to this process."""
-    current_worker().snapshots.refresh()
+    current_worker().snapshots.try_refresh()
     answer = json_answer(definition_json(defined), status=201 if defined.created else 200)
     return with_etag(answer, defined.version)
 

@@ -60,11 +60,10 @@ class Doors:
 
 
 def register(app: Flask, resources: Sequence[Doors]) -> None:
-    """Give an app its doors; each answers with and without a slash at the end, since a redirect loses some clients."""
+    """Give an app its doors."""
     for resource in resources:
         for door in resource.all:
-            for path in (door.path, f"{door.path}/"):
-                app.add_url_rule(path, door.name, door.view, methods=[door.method], strict_slashes=False)
+            app.add_url_rule(door.path, door.name, door.view, methods=[door.method])
 
 
 def _guarded(view: View, scope: Scope) -> View:

@@ -38,6 +38,7 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     domain.KeyNotFound: 404,
     domain.LeaseLost: 500,
     domain.MetricNotMeasured: 404,
+    domain.NothingBefore: 409,
     domain.OverrideNotFound: 404,
     domain.PlacementInUse: 409,
     domain.PlacementNotFound: 404,

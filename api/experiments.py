@@ -184,7 +184,7 @@ def allocations(key: str) -> Response:
 
 def wait_until(worker: Worker, effective_at: datetime) -> None:
     """Wait until a change is in effect in every process; this one knows of it at once."""
-    worker.snapshots.refresh()
+    worker.snapshots.try_refresh()
     sleep(min(max((effective_at - worker.snapshots.now()).total_seconds(), 0.0), _LONGEST_WAIT_SECONDS))
 
 
@@ -201,7 +201,7 @@ def _change(act: Callable[..., Changed], key: str) -> Response:
 
 def _changed_variants(state: ExperimentState) -> Response:
     worker = current_worker()
-    worker.snapshots.refresh()
+    worker.snapshots.try_refresh()
     with reading(worker.engine) as session:
         serving = now_serving(session, state.body["placement"])
     return with_etag(json_answer(experiment_json(state) | {"now_serving": serving}), state.version)

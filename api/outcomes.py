@@ -1,5 +1,6 @@
 """The outcome door: what happened?"""
 
+import json
 from typing import Any
 
 from flask import Response
@@ -8,10 +9,12 @@ from pydantic import BaseModel
 from api.answers import json_answer
 from api.auth import actor
 from api.doors import Doors
+from api.errors import InvalidJson
 from api.metrics import count_outcomes
-from api.reading import read_json
+from api.reading import parse_json, read_data
 from api.state import current_worker
 from experiments.errors import FieldError, InvalidInput
+from experiments.input.checks import pointer_to
 from experiments.record import MAX_OUTCOMES, OutcomeReport, Recorded
 
 doors = Doors("outcomes")
@@ -27,10 +30,29 @@ class OutcomesIn(BaseModel):
 def record() -> Response:
     """Report one outcome, or up to 2,000 as ``outcomes``; durable when answered, a bad one harms no other."""
     worker = current_worker()
-    items = _items(read_json(max_bytes=worker.config.max_batch_bytes))
+    items = _items(_read(read_data(max_bytes=worker.config.max_batch_bytes)))
     recorded = worker.recorder.record(items, source=actor())
     count_outcomes(recorded.statuses | {"duplicate": recorded.duplicates, "rejected": len(recorded.rejected)})
     return json_answer(recorded)
+
+
+def _read(data: bytes) -> Any:  # JSON
+    """A body; in a list, an outcome with a value or a text that JSON can't hold is left for its own check to reject."""
+    try:
+        return parse_json(data)
+    except InvalidJson:
+        body = _leniently(data)
+        if not isinstance(body, dict) or not isinstance(body.get("outcomes"), list):
+            raise
+        return body
+
+
+def _leniently(data: bytes) -> Any:  # JSON, with NaN, infinities and lone surrogates
+    """What the standard library makes of it, whole numbers that are too long as floats; None if nothing."""
+    try:
+        return json.loads(data.decode(), parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _items(body: Any) -> list[object]:  # JSON
@@ -38,7 +60,7 @@ def _items(body: Any) -> list[object]:  # JSON
         raise InvalidInput([FieldError("", "must be an outcome, or an object with outcomes")])
     if "outcomes" not in body:
         return [body]
-    wrong = [FieldError(f"/{name[:100]}", "is not a field here") for name in body if name != "outcomes"]
+    wrong = [FieldError(pointer_to("", name), "is not a field here") for name in body if name != "outcomes"]
     if not isinstance(body["outcomes"], list):
         wrong.append(FieldError("/outcomes", "must be an array"))
     elif len(body["outcomes"]) > MAX_OUTCOMES:

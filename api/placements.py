@@ -1,9 +1,9 @@
 """The best variant of every segment, overrides for QA, why a decision was made, who changed what."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.answers import ListQuery, Text, json_answer, page
 from api.auth import actor
@@ -32,7 +32,7 @@ class OverrideIn(BaseModel):
 class AuditQuery(ListQuery):
     """Which entries: of one subject (``experiment/<key>``), or of all."""
 
-    cursor: int | None = None  # type: ignore[assignment]  # entries are numbered
+    cursor: Annotated[int, Field(ge=1, lt=2**63)] | None = None  # type: ignore[assignment]  # entries are numbered
     subject: Text | None = None
 
 
@@ -53,7 +53,7 @@ def put_override(key: str, customer_id: str) -> Response:
     with transaction(worker.engine) as session:
         override = overrides.put_override(session, key, customer_id=customer_id, variant=variant, actor=actor())
         answer = json_answer(_override_json(override))
-    worker.snapshots.refresh()
+    worker.snapshots.try_refresh()
     return answer
 
 
@@ -64,7 +64,7 @@ def delete_override(key: str, customer_id: str) -> Response:
     worker = current_worker()
     with transaction(worker.engine) as session:
         overrides.delete_override(session, key, customer_id=customer_id, actor=actor())
-    worker.snapshots.refresh()
+    worker.snapshots.try_refresh()
     return Response(status=204)
 
 

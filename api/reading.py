@@ -1,25 +1,29 @@
 """Reading what a request says: JSON bodies and query parameters, as checked models."""
 
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import unquote, unquote_to_bytes
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
 from api.errors import InvalidJson, UnsupportedMediaType
 from api.requests import current_request
-from experiments.errors import InvalidDefinition, InvalidInput
+from experiments.errors import FieldError, InvalidInput
+from experiments.input.checks import MAX_ERRORS, pointer_to
 from experiments.input.parsing import parse
+
+if TYPE_CHECKING:
+    from werkzeug.datastructures import MultiDict
 
 Model = TypeVar("Model", bound=BaseModel)
 _JSON: Final = "application/json"
 
 
-def read_json(*, max_bytes: int | None = None, or_nothing: bool = False) -> Any:  # JSON
-    """The body of the request, parsed; with ``or_nothing`` no body at all is an empty object.
+def read_data(*, max_bytes: int | None = None) -> bytes:
+    """The body of the request, which says that it is JSON, or nothing.
 
     Raises:
         UnsupportedMediaType: It says that it is something else, or is compressed.
-        InvalidJson: It is none (NaN and infinities are none), or no UTF-8.
         RequestEntityTooLarge: It is longer than ``max_bytes``, or than the app allows.
     """
     request = current_request()
@@ -30,9 +34,25 @@ def read_json(*, max_bytes: int | None = None, or_nothing: bool = False) -> Any:
         raise UnsupportedMediaType("Send the body without a Content-Encoding.")
     if max_bytes is not None:
         request.max_content_length = max_bytes
-    data = request.get_data(cache=False)
-    if or_nothing and not data:
-        return {}
+    return request.get_data(cache=False)
+
+
+def read_json(*, max_bytes: int | None = None, or_nothing: bool = False) -> Any:  # JSON
+    """The body of the request, parsed; with ``or_nothing`` no body at all is an empty object.
+
+    Raises:
+        InvalidJson: As ``parse_json`` says; beside what ``read_data`` raises.
+    """
+    data = read_data(max_bytes=max_bytes)
+    return {} if or_nothing and not data else parse_json(data)
+
+
+def parse_json(data: bytes) -> Any:  # JSON
+    """A body, parsed.
+
+    Raises:
+        InvalidJson: It is none (NaN, infinities and lone surrogates are none), or no UTF-8.
+    """
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -54,7 +74,31 @@ def read_query(model: type[Model]) -> Model:
     Raises:
         InvalidInput: With all that is wrong; a pointer's first part is the parameter's name.
     """
-    return _validated(model, current_request().args.to_dict())
+    return _validated(model, query_parameters().to_dict())
+
+
+def query_parameters() -> "MultiDict[str, str]":
+    """The query parameters, as text.
+
+    Raises:
+        InvalidInput: One whose bytes are no UTF-8 (Flask would take them for the text of their escapes).
+    """
+    request = current_request()
+    query = request.query_string
+    if b"%" in query or not query.isascii():
+        wrong = [part.partition(b"=")[0] for part in query.split(b"&") if not _is_utf8(part)]
+        if wrong:
+            names = [unquote(name.decode("latin-1"), errors="replace") for name in wrong]
+            raise InvalidInput([FieldError(pointer_to("", name), "must be UTF-8") for name in names[:MAX_ERRORS]])
+    return request.args
+
+
+def _is_utf8(escaped: bytes) -> bool:
+    try:
+        unquote_to_bytes(escaped).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _validated(model: type[Model], payload: object) -> Model:
@@ -62,10 +106,7 @@ def _validated(model: type[Model], payload: object) -> Model:
         return model.model_validate(payload)
     except ValidationError:
         pass
-    try:
-        return parse(model, payload)  # once more, slowly, to say what is wrong
-    except InvalidDefinition as error:
-        raise InvalidInput(error.fields) from None
+    return parse(model, payload)  # once more, slowly, to say what is wrong
 
 
 def _is_json(mimetype: str) -> bool:

@@ -314,6 +314,15 @@ class PolicyVersionNotFound(ExperimentsError):
         super().__init__(f"The policy of placement {placement!r} has no version {version}.")
 
 
+class NothingBefore(ExperimentsError):
+    """A roll-back of a policy that already is as it was before the first promotion."""
+
+    code = "nothing_before"
+
+    def __init__(self, placement: str) -> None:
+        super().__init__(f"The policy of placement {placement!r} is back at version 0: there is nothing before it.")
+
+
 class PolicyNotFound(ExperimentsError):
     """A placement without a policy."""
 

@@ -24,6 +24,10 @@ MAX_VALUE = 1e12
 FUTURE = timedelta(minutes=5)  # clocks may differ by so much
 _FIRST = datetime(1980, 1, 1, tzinfo=UTC)
 _SINGLE_LANE = 100  # more rows than this wait behind single requests
+_CUSTOMER = (
+    "Whose outcome it is, where no decision is named. Beside a decision_id it is kept and not compared: the outcome"
+    " counts for the decision that it names, and so for the customer of that decision."
+)
 
 
 class OutcomeReport(BaseModel):
@@ -33,7 +37,7 @@ class OutcomeReport(BaseModel):
 
     outcome_id: str | None = None
     decision_id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
-    customer_id: str | None = None
+    customer_id: Annotated[str | None, Field(description=_CUSTOMER)] = None
     occasion_id: str | None = None
     event: Annotated[str, Field(min_length=1, max_length=128)]
     value: Annotated[float, Field(ge=-MAX_VALUE, le=MAX_VALUE)] | None = None

@@ -299,7 +299,8 @@ class Override(SQLModel, table=True):
 class PolicyVersion(SQLModel, table=True):
     """The standing variants of a placement. ``entries``: segment -> {series, variant, explore, expires_at, ...}.
 
-    ``evidence`` is the frozen review of each segment that this version changed. Nothing here is ever overwritten.
+    ``evidence`` is the frozen review of each segment that a promotion changed; of a roll-back, ``to_version`` and the
+    segments ``returned`` to experiments. Nothing here is ever overwritten.
     """
 
     __tablename__ = "policy_version"

@@ -22,7 +22,7 @@ from experiments.catalog.definitions import (
     MetricDefinition,
     PlacementDefinition,
     SegmentationDefinition,
-    parse,
+    parse_definition,
     window_hours,
 )
 from experiments.database import bump_snapshot, database_now
@@ -67,7 +67,7 @@ def put_attribute(session: Session, key: str, *, payload: object, actor: str, if
         InvalidDefinition: Its type would change under rules that read it, or it is wrong in itself.
         PreconditionFailed: It is not at version ``if_match``.
     """
-    definition = parse(AttributeDefinition, payload)
+    definition = parse_definition(AttributeDefinition, payload)
     current = _open(session, "attribute", key=key, if_match=if_match)
     if current is not None and current.body["type"] != definition.type:
         _refuse_if_read(session, key)
@@ -85,7 +85,7 @@ def put_segmentation(
     """
     if key in BUILT_IN_SEGMENTATIONS:
         raise InvalidDefinition([FieldError("", f"{shown(key)} is built in and can't be replaced")])
-    definition = parse(SegmentationDefinition, payload)
+    definition = parse_definition(SegmentationDefinition, payload)
     current = _open(session, "segmentation", key=key, if_match=if_match)
     compile_segmentation(definition, _attributes(session))
     return _store(session, definition, kind="segmentation", key=key, current=current, actor=actor)
@@ -98,7 +98,7 @@ def put_metric(session: Session, key: str, *, payload: object, actor: str, if_ma
         InvalidDefinition: It is wrong in itself.
         PreconditionFailed: It is not at version ``if_match``.
     """
-    definition = parse(MetricDefinition, payload)
+    definition = parse_definition(MetricDefinition, payload)
     current = _open(session, "metric", key=key, if_match=if_match)
     return _store(session, definition, kind="metric", key=key, current=current, actor=actor)
 
@@ -111,7 +111,7 @@ def put_placement(session: Session, key: str, *, payload: object, actor: str, if
         PlacementInUse: Its channel or format would change under running experiments.
         PreconditionFailed: It is not at version ``if_match``.
     """
-    definition = parse(PlacementDefinition, payload)
+    definition = parse_definition(PlacementDefinition, payload)
     current = _open(session, "placement", key=key, if_match=if_match)
     if find_definition(session, "segmentation", key=definition.segmentation) is None:
         raise InvalidDefinition([missing("/segmentation", definition.segmentation, kind="segmentation")])

@@ -1,4 +1,4 @@
-"""What analysts define by PUT: attributes, segmentations, placements, metrics, experiments (``parse`` reads them)."""
+"""What analysts define by PUT: attributes, segmentations, placements, metrics, experiments."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from experiments.catalog.content import MAX_BYTES, Format, compile_content, template_errors
-from experiments.errors import FieldError, TemplateFailed
+from experiments.errors import FieldError, InvalidDefinition, InvalidInput, TemplateFailed
 from experiments.input.checks import KEY_PATTERN, json_errors, shown
-from experiments.input.parsing import parse, refuse
+from experiments.input.parsing import Model, parse, refuse
 from experiments.segments.syntax import rule_errors
 
 __all__ = [
@@ -28,13 +28,25 @@ __all__ = [
     "SegmentDefinition",
     "SegmentationDefinition",
     "VariantDefinition",
-    "parse",
+    "parse_definition",
     "window_hours",
 ]
 
 EVERYONE: Final = "everyone"
 MAX_CONTENT_DEPTH: Final = 20
 MAX_VARIANTS: Final = 100
+
+
+def parse_definition(model: type[Model], payload: object) -> Model:
+    """A definition from the JSON of a request.
+
+    Raises:
+        InvalidDefinition: With all (at most 100) that is wrong.
+    """
+    try:
+        return parse(model, payload)
+    except InvalidInput as error:
+        raise InvalidDefinition(error.fields) from None
 
 
 def _content(value: dict[str, Any]) -> dict[str, Any]:

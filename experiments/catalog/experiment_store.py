@@ -18,7 +18,7 @@ from experiments.catalog.definition_store import (
     missing,
     segment_keys,
 )
-from experiments.catalog.definitions import ExperimentDefinition, parse
+from experiments.catalog.definitions import ExperimentDefinition, parse_definition
 from experiments.database import bump_snapshot, database_now
 from experiments.errors import ExperimentNotDraft, ExperimentNotFound, FieldError, InvalidDefinition
 from experiments.input.checks import shown
@@ -53,7 +53,7 @@ def put_experiment(session: Session, key: str, *, payload: object, actor: str, i
         InvalidDefinition: It names what does not exist, or is wrong in itself.
         PreconditionFailed: It is not at version ``if_match``.
     """
-    definition = parse(ExperimentDefinition, payload)
+    definition = parse_definition(ExperimentDefinition, payload)
     check_key(key)
     bump_snapshot(session)
     row = session.get(Experiment, key)

@@ -1,35 +1,80 @@
 """What every segment of a placement gets, as it will be once the last change is in effect."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from sqlmodel import Session, col, select
 
 from experiments.catalog.definition_store import Defined, get_definition, segment_keys
-from experiments.catalog.definitions import EVERYONE
+from experiments.catalog.definitions import BUILT_IN_SEGMENTATIONS
 from experiments.catalog.lifecycle import open_segments
 from experiments.learning.allocations import newest_allocations
-from experiments.tables import Experiment, PolicyVersion, Series
+from experiments.tables import Allocation, Definition, Experiment, PolicyVersion, Series
+
+Split = tuple[str, int]  # a segmentation and its version
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Who decides for a segment of a segmentation's version: an experiment's series, a policy's, or else the default.
+
+    ``is_pinned``: the placement itself has gone on to another segmentation, or version of it.
+    """
+
+    segment: str
+    split: Split
+    source: str
+    series: Series | None = None
+    policy_version: int | None = None
+    is_pinned: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Segment, segmentation (its key and version if pinned, else None), source, experiment, policy_version."""
+        series = self.series if self.source == "experiment" else None
+        return {
+            "segment": self.segment,
+            "segmentation": {"key": self.split[0], "version": self.split[1]} if self.is_pinned else None,
+            "source": self.source,
+            "experiment": None if series is None else series.experiment,
+            "policy_version": self.policy_version,
+        }
 
 
 def now_serving(session: Session, placement: str) -> list[dict[str, Any]]:
-    """For each segment of a placement's current segmentation: the experiment on it, else the policy, else the default.
-
-    Holdout and overrides aside. A series that is pinned to another segmentation is listed only if that is ``everyone``.
+    """What every segment gets, in the order of ``serving``; holdout and overrides aside.
 
     Returns:
-        One dict a segment, in order: segment, source (experiment, policy or default), experiment, policy_version, and
+        One dict a segment: segment, segmentation (key and version where a series is pinned to another than the
+        placement's current one, else None), source (experiment, policy or default), experiment, policy_version, and
         weights by variant.
     Raises:
         PlacementNotFound: No such placement.
     """
-    defined = get_definition(session, "placement", key=placement)
-    segmentation = get_definition(session, "segmentation", key=defined.body["segmentation"])
-    serving = _of_default(segmentation, default=defined.body["default"]["key"])
-    for line in _of_policy(session, placement, segmentation=segmentation) + _of_experiments(
-        session, placement, segmentation=segmentation
-    ):
-        serving[line["segment"]] = line
-    return list(serving.values())
+    default = get_definition(session, "placement", key=placement).body["default"]["key"]
+    lines = serving(session, placement)
+    newest = allocations_of(session, lines)
+    return [line.to_json() | {"weights": _weights(line, newest, default=default)} for line in lines]
+
+
+def serving(session: Session, placement: str) -> list[Served]:
+    """Who decides for whom, as decisions will ask: the first line whose segment a customer is in decides.
+
+    Running experiments, then the policy, each for the segments of the segmentation that it is pinned to, then the
+    default for what is left of the placement's current segmentation. Under one segmentation lines are in its order.
+
+    Raises:
+        PlacementNotFound: No such placement.
+    """
+    segmentation = get_definition(session, "placement", key=placement).body["segmentation"]
+    current = get_definition(session, "segmentation", key=segmentation)
+    now, lines = (current.key, current.version), dict[tuple[Split, str], Served]()
+    for line in [*_of_experiments(session, placement, now=now), *_of_policy(session, placement, now=now)]:
+        lines.setdefault((line.split, line.segment), line)
+    for key in segment_keys(current):
+        lines.setdefault((now, key), Served(key, now, "default"))
+    return _reached(session, lines.values())
 
 
 def current_policy(session: Session, placement: str) -> PolicyVersion | None:
@@ -38,50 +83,66 @@ def current_policy(session: Session, placement: str) -> PolicyVersion | None:
     return session.exec(query.order_by(col(PolicyVersion.version).desc()).limit(1)).first()
 
 
-def _of_default(segmentation: Defined, *, default: str) -> dict[str, dict[str, Any]]:
-    weights = {default: 1.0}
-    return {key: _line(key, source="default", weights=weights) for key in segment_keys(segmentation)}
+def allocations_of(session: Session, lines: Iterable[Served]) -> dict[int, dict[str, Allocation]]:
+    """The newest allocation of each segment of the series that serve, by the series' number."""
+    numbers = {line.series.number or 0 for line in lines if line.series is not None}
+    return {number: newest_allocations(session, number) for number in numbers}
 
 
-def _of_policy(session: Session, placement: str, *, segmentation: Defined) -> list[dict[str, Any]]:
+def _of_experiments(session: Session, placement: str, *, now: Split) -> Iterator[Served]:
+    running = select(Series).join(Experiment, col(Experiment.series) == Series.number)
+    running = running.where(Experiment.placement == placement, Experiment.status == "running")
+    for series in session.exec(running.order_by(col(Series.number))).all():
+        split = _split(series)
+        for segment in open_segments(series):
+            yield Served(segment, split, "experiment", series, is_pinned=split != now)
+
+
+def _of_policy(session: Session, placement: str, *, now: Split) -> list[Served]:
+    """By segmentation, that of the latest promotion first."""
     policy = current_policy(session, placement)
-    if policy is None or not policy.entries:
+    if policy is None:
         return []
     numbers = {entry["series"] for entry in policy.entries.values()}
     found = {row.number: row for row in session.exec(select(Series).where(col(Series.number).in_(numbers)))}
-    lines = []
-    for number, series in found.items():
-        own = [segment for segment, entry in policy.entries.items() if entry["series"] == number]
-        lines += _of_series(session, series, segmentation=segmentation, segments=own)
-    return [{**line, "source": "policy", "policy_version": policy.version} for line in lines]
+    by_split: dict[Split, list[Served]] = {}
+    for segment, entry in sorted(policy.entries.items(), key=lambda item: -item[1]["series"]):
+        series = found[entry["series"]]
+        split = _split(series)
+        line = Served(segment, split, "policy", series, policy.version, is_pinned=split != now)
+        by_split.setdefault(split, []).append(line)
+    return [line for lines in by_split.values() for line in lines]
 
 
-def _of_experiments(session: Session, placement: str, *, segmentation: Defined) -> list[dict[str, Any]]:
-    running = select(Series).join(Experiment, col(Experiment.series) == Series.number)
-    running = running.where(Experiment.placement == placement, Experiment.status == "running")
-    lines = []
-    for series in session.exec(running).all():
-        covered = _of_series(session, series, segmentation=segmentation, segments=open_segments(series))
-        lines += [{**line, "source": "experiment", "experiment": series.experiment} for line in covered]
-    return lines
+def _reached(session: Session, lines: Iterable[Served]) -> list[Served]:
+    """Lines of one segmentation in its order; none after those that together have every segment of one."""
+    left: dict[Split, list[str]] = {}
+    reached: list[Served] = []
+    for split, group in groupby(lines, key=lambda line: line.split):
+        own = {line.segment: line for line in group}
+        keys = left[split] if split in left else _segments(session, split)
+        reached += [own[key] for key in keys if key in own]
+        left[split] = [key for key in keys if key not in own]
+        if not left[split]:
+            break
+    return reached
 
 
-def _of_series(session: Session, series: Series, *, segmentation: Defined, segments: list[str]) -> list[dict[str, Any]]:
-    """The weights of a series in those of its segments that the placement's segmentation has."""
-    newest = newest_allocations(session, series.number or 0)
-    served = {}
-    for segment in segment_keys(segmentation):
-        own = EVERYONE if series.segmentation == EVERYONE else segment
-        if own in segments and (own == EVERYONE or series.segmentation == segmentation.key):
-            served[segment] = newest[own].weights
-    return [_line(segment, source="", weights=weights) for segment, weights in served.items()]
+def _split(series: Series) -> Split:
+    return series.segmentation, series.segmentation_version
 
 
-def _line(segment: str, *, source: str, weights: dict[str, float]) -> dict[str, Any]:
-    return {
-        "segment": segment,
-        "source": source,
-        "experiment": None,
-        "policy_version": None,
-        "weights": {key: weight for key, weight in weights.items() if weight > 0},
-    }
+def _segments(session: Session, split: Split) -> list[str]:
+    key, version = split
+    if version == 0:
+        body = BUILT_IN_SEGMENTATIONS[key].model_dump(mode="json")
+    else:
+        body = session.get_one(Definition, ("segmentation", key, version)).body
+    return segment_keys(Defined("segmentation", key, version, body))
+
+
+def _weights(line: Served, newest: dict[int, dict[str, Allocation]], *, default: str) -> dict[str, float]:
+    if line.series is None:
+        return {default: 1.0}
+    weights = newest[line.series.number or 0][line.segment].weights
+    return {key: weight for key, weight in weights.items() if weight > 0}

@@ -7,7 +7,7 @@ from sqlmodel import Session, select
 
 from experiments.access import audit
 from experiments.catalog.definition_store import LIVE, check_version
-from experiments.catalog.definitions import ExperimentDefinition, VariantDefinition, parse
+from experiments.catalog.definitions import ExperimentDefinition, VariantDefinition, parse_definition
 from experiments.catalog.experiment_store import ExperimentState, experiment_state
 from experiments.catalog.lifecycle import in_state, open_segments, series_of, series_variant
 from experiments.database import bump_snapshot, database_now
@@ -42,7 +42,7 @@ def correct_content(
     found = _find(session, row, key=variant)
     bodies = row.body["variants"]
     position = next(i for i, body in enumerate(bodies) if body["key"] == variant)
-    corrected = parse(VariantDefinition, {**bodies[position], "content": content})
+    corrected = parse_definition(VariantDefinition, {**bodies[position], "content": content})
     detail = {"variant": variant, "before": found.content, "after": corrected.content}
     found.content, found.revision = corrected.content, found.revision + 1
     variants = [*bodies[:position], corrected.model_dump(mode="json"), *bodies[position + 1 :]]
@@ -67,7 +67,7 @@ def append_variant(
         PreconditionFailed: The experiment is not at version ``if_match``.
         InvalidDefinition: The variant can't be, or another has had its key.
     """
-    added = parse(VariantDefinition, payload)
+    added = parse_definition(VariantDefinition, payload)
     row = _open(session, key, if_match=if_match)
     variants = _variants(session, row)
     wrong = [FieldError("/key", f"{shown(added.key)} is a variant already")] if added.key in variants else []
@@ -79,7 +79,7 @@ def append_variant(
     body = {**row.body, "variants": [*row.body["variants"], added.model_dump(mode="json")]}
     if row.body["weights"] is not None:
         body["weights"] = with_newcomer(row.body["weights"], added.key, n_live=n_live)
-    definition = parse(ExperimentDefinition, body)
+    definition = parse_definition(ExperimentDefinition, body)
     control = next(variant.key for variant in definition.variants if variant.is_control)
     least = {control: 0.0 if definition.weights is not None else definition.control_share}
     now = database_now(session)

@@ -1,17 +1,20 @@
 """What commands share: flags that mirror settings, and the database that they name."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_origin
 
 import click
-from sqlalchemy import Engine
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy import URL, Engine
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
 from experiments.config import PREFIX, Config, read_config
 from experiments.database import open_engine
 from experiments.logs import configure_logs
+
+_UNDEFINED_TABLE = "42P01"  # PostgreSQL's code
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -24,10 +27,31 @@ def opened(config: Config) -> Iterator[Engine]:
     engine = open_engine(config.database_url)
     try:
         yield engine
-    except (OperationalError, InterfaceError) as error:
-        raise click.ClickException(f"The database does not do its part: {error.orig}") from None
+    except (DBAPIError, PermissionError, FileNotFoundError) as error:
+        told = _told(error, engine.url)
+        if told is None:
+            raise
+        raise click.ClickException(told) from None
     finally:
         engine.dispose()
+
+
+def _told(error: DBAPIError | OSError, url: URL) -> str | None:
+    """What the database refuses, in a sentence without the driver's text; None if the fault is ours."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if _lacks_tables(cause):
+        return "This database has no tables yet; run: optimizer migrate"
+    if isinstance(error, ProgrammingError | IntegrityError | DataError):
+        return None
+    code = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None) or type(cause).__name__
+    named = url.set(drivername=url.get_backend_name(), query={}).render_as_string(hide_password=True)
+    return f"The database does not answer: {named} ({code})"
+
+
+def _lacks_tables(cause: BaseException | None) -> bool:
+    return getattr(cause, "sqlstate", None) == _UNDEFINED_TABLE or (
+        isinstance(cause, sqlite3.OperationalError) and str(cause).startswith("no such table")
+    )
 
 
 def settings(*names: str) -> Callable[[Callable[Concatenate[Config, Given], Result]], Callable[Given, Result]]:

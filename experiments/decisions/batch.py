@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from experiments.decide import Decided, Decider
 from experiments.decisions.choosing import Asked
-from experiments.errors import ExperimentsError, InvalidDefinition, InvalidInput, RowRefused
+from experiments.errors import ExperimentsError, InvalidInput, RowRefused
 from experiments.input.checks import check_id
 from experiments.input.parsing import parse
 
@@ -67,10 +67,7 @@ def decide_items(decider: Decider, items: Sequence[object], *, placement: str) -
 
 
 def _ask(decider: Decider, item: object) -> Asked:
-    try:
-        asked = parse(BatchItem, item)
-    except InvalidDefinition as error:
-        raise InvalidInput(error.fields) from None
+    asked = parse(BatchItem, item)
     check_id(asked.customer_id, "/customer_id")
     if asked.occasion_id is not None:
         check_id(asked.occasion_id, "/occasion_id")

@@ -1,62 +1,62 @@
 """The best variant of every segment now: for lists that are sent without asking for each customer. Records nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlmodel import Session, col, select
 
 from experiments.catalog.definition_store import get_definition
-from experiments.catalog.definitions import EVERYONE
-from experiments.catalog.serving import now_serving
-from experiments.learning.allocations import newest_allocations
-from experiments.tables import Allocation, Experiment, PolicyVersion, SeriesVariant
+from experiments.catalog.serving import Served, allocations_of, serving
+from experiments.tables import Allocation, PolicyVersion, SeriesVariant
 
 
 def best_variants(session: Session, placement: str) -> list[dict[str, Any]]:
-    """For each segment of a placement: the policy's variant, else the leader of the experiment on it, else the default.
+    """For each line of ``serving``: the policy's variant, or the leader of the experiment, or the default.
 
     Returns:
-        One dict a segment, in order: segment, variant, content (templates as defined), deliver, source, experiment,
-        policy_version, and probability: that the variant is the best one, by the evidence of its promotion or by what
-        the newest weights came from; None if unknown.
+        One dict a segment, the first that a customer is in counts: segment, segmentation (key and version where it is
+        not the placement's current one, else None), variant, content (templates as defined), deliver, source,
+        experiment, policy_version, and probability: that the variant is the best one, by the evidence of its promotion
+        or by what the newest weights came from; None if unknown.
     Raises:
         PlacementNotFound: No such placement.
     """
     default = get_definition(session, "placement", key=placement).body["default"]
-    newest = select(PolicyVersion).where(PolicyVersion.placement == placement)
-    policies = session.exec(newest.order_by(col(PolicyVersion.version).desc())).all()
-    return [_best(session, line, default=default, policies=policies) for line in now_serving(session, placement)]
+    lines = serving(session, placement)
+    promoted = _promotions(session, placement, lines=lines)
+    newest = allocations_of(session, (line for line in lines if line.source == "experiment"))
+    answers = []
+    for line in lines:
+        number = 0 if line.series is None or line.series.number is None else line.series.number
+        if line.source == "policy":
+            best = _winner(session, number, segment=line.segment, promotion=promoted[number])
+        elif line.source == "experiment":
+            best = _leader(session, number, allocation=newest[number][line.segment])
+        else:
+            best = {"variant": default["key"], "content": default["content"], "deliver": default["deliver"]}
+            best["probability"] = None
+        answers.append(line.to_json() | best)
+    return answers
 
 
-def _best(
-    session: Session, line: dict[str, Any], *, default: dict[str, Any], policies: Sequence[PolicyVersion]
-) -> dict[str, Any]:
-    kept = {name: line[name] for name in ("segment", "source", "experiment", "policy_version")}
-    if line["source"] == "policy":
-        segment = line["segment"] if line["segment"] in policies[0].entries else EVERYONE
-        entry = policies[0].entries[segment]
-        return kept | _variant(session, entry["series"], key=entry["variant"]) | _evidence(policies, segment)
-    if line["source"] == "experiment":
-        query = select(Experiment.series).where(Experiment.key == line["experiment"])
-        return kept | _leader(session, session.exec(query).one() or 0, segment=line["segment"])
-    shown = {name: default[name] for name in ("content", "deliver")}
-    return kept | {"variant": default["key"], **shown, "probability": None}
+def _promotions(session: Session, placement: str, *, lines: Iterable[Served]) -> dict[int, PolicyVersion]:
+    """The version that promoted each series that stands: a promotion writes both at one moment."""
+    moments = {line.series.created_at for line in lines if line.series is not None and line.source == "policy"}
+    query = select(PolicyVersion).where(PolicyVersion.placement == placement, PolicyVersion.action == "promote")
+    promotions = session.exec(query.where(col(PolicyVersion.created_at).in_(moments))).all()
+    return {row.entries[segment]["series"]: row for row in promotions for segment in row.evidence}
 
 
-def _evidence(policies: Sequence[PolicyVersion], segment: str) -> dict[str, Any]:
-    """The probability that the promotion of what stands in a segment was based on."""
-    entry = policies[0].entries[segment]
-    promoted = (policy for policy in policies if segment in policy.evidence and policy.entries[segment] == entry)
-    rows = [row for policy in promoted for row in policy.evidence[segment]["variants"]]
-    found = (row["probability_best"] for row in rows if row["variant"] == entry["variant"])
-    return {"probability": next(found, None)}
+def _winner(session: Session, series: int, *, segment: str, promotion: PolicyVersion) -> dict[str, Any]:
+    """What was promoted, with the probability that its promotion was based on."""
+    key = promotion.entries[segment]["variant"]
+    rows = {row["variant"]: row for row in promotion.evidence[segment]["variants"]}
+    return _variant(session, series, key=key) | {"probability": rows[key]["probability_best"] if key in rows else None}
 
 
-def _leader(session: Session, series: int, *, segment: str) -> dict[str, Any]:
+def _leader(session: Session, series: int, *, allocation: Allocation) -> dict[str, Any]:
     """The variant most probably the best; before anything is learned, the control."""
-    newest = newest_allocations(session, series)
-    allocation = newest[segment] if segment in newest else newest[EVERYONE]
-    probabilities = {key: _probability(allocation, key) for key in allocation.basis}
+    probabilities = {key: _probability(allocation.basis, key) for key in allocation.basis}
     if not any(probabilities.values()):
         control = select(SeriesVariant.key).where(SeriesVariant.series == series, col(SeriesVariant.is_control))
         return _variant(session, series, key=session.exec(control).one()) | {"probability": None}
@@ -64,8 +64,8 @@ def _leader(session: Session, series: int, *, segment: str) -> dict[str, Any]:
     return _variant(session, series, key=key) | {"probability": probabilities[key]}
 
 
-def _probability(allocation: Allocation, key: str) -> float | None:
-    said: float | None = allocation.basis[key].get("probability_best")
+def _probability(basis: Mapping[str, Any], key: str) -> float | None:
+    said: float | None = basis[key].get("probability_best")
     return said
 
 

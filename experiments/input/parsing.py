@@ -7,7 +7,7 @@ from typing import TypeVar, cast
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from experiments.errors import FieldError, InvalidDefinition
+from experiments.errors import FieldError, InvalidInput
 from experiments.input.checks import MAX_ERRORS, json_errors, pointer_to, shown
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -19,10 +19,10 @@ _KINDS = {"model_type": "an object", "dict_type": "an object", "tuple_type": "an
 
 
 def parse(model: type[Model], payload: object) -> Model:
-    """A definition from the JSON of a request.
+    """A model from the JSON of a request.
 
     Raises:
-        InvalidDefinition: With all (at most 100) that is wrong: RFC 6901 pointer, and what, naming the value, cut.
+        InvalidInput: With all (at most 100) that is wrong: RFC 6901 pointer, and what, naming the value, cut.
     """
     fields = json_errors(payload, max_depth=MAX_DEPTH, max_bytes=MAX_BYTES)
     try:
@@ -32,7 +32,7 @@ def parse(model: type[Model], payload: object) -> Model:
         said = [field for detail in error.errors(include_url=False) for field in _said(detail)]
         fields += [field for field in said if field.pointer not in named]
     if fields:
-        raise InvalidDefinition(fields[:MAX_ERRORS])
+        raise InvalidInput(fields[:MAX_ERRORS])
     return parsed
 
 

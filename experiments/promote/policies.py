@@ -11,9 +11,10 @@ from experiments.catalog.definition_store import get_definition
 from experiments.catalog.lifecycle import EFFECT_SECONDS
 from experiments.catalog.serving import current_policy
 from experiments.database import bump_snapshot, database_now
-from experiments.errors import FieldError, InvalidInput, PolicyVersionNotFound
+from experiments.errors import FieldError, InvalidInput, NothingBefore, PolicyNotFound, PolicyVersionNotFound
 from experiments.input.checks import shown
 from experiments.input.parsing import parse
+from experiments.promote.membership import give_back, leave_again
 from experiments.promote.requests import RollbackRequest
 from experiments.tables import PolicyVersion
 
@@ -50,51 +51,97 @@ def add_version(
 def rollback(session: Session, placement: str, *, request: object, actor: str) -> dict[str, Any]:
     """Bring back what stood in an earlier version of a placement's policy, as one more version.
 
+    Segments that had no entry then have none again: they go back to the experiment that they were promoted from, if it
+    runs or is paused. Segments whose promotion comes back leave it again.
+
     Args:
         session: The caller's transaction.
         placement: With a policy.
-        request: JSON ``{"segments"?: [segment], "to_version"?, "reason"}``; by default all segments and the previous
-            version. Version 0 is before the first promotion. Segments that had no entry then have none again.
+        request: JSON ``{"segments"?: [segment], "to_version"?, "reason"}``; by default all segments and the version
+            before the one that stands, so that undoing again goes back further. Version 0: before the first promotion.
         actor: For the audit.
     Returns:
-        placement, version, to_version, segments (segment to variant, null where nothing stands any more), effective_at.
+        placement, version, to_version, segments (segment to variant, null where nothing stands any more), returned and
+        left (segment to experiment), effective_at.
     Raises:
         PlacementNotFound: No such placement.
-        PolicyVersionNotFound: No such version, or the placement has no policy.
+        PolicyNotFound: It has no policy.
+        PolicyVersionNotFound: No such version.
+        NothingBefore: What stands is from before the first promotion.
         InvalidInput: A field that is wrong, among them a segment that neither version has.
     """
     wanted = parse(RollbackRequest, request)
     get_definition(session, "placement", key=placement)
     bump_snapshot(session)
     current = current_policy(session, placement)
-    version = 0 if current is None else current.version
-    target = version - 1 if wanted.to_version is None else wanted.to_version
-    if current is None or not 0 <= target < version:
+    if current is None:
+        raise PolicyNotFound(placement)
+    target = (
+        _version_before(session, current, segments=wanted.segments) if wanted.to_version is None else wanted.to_version
+    )
+    if target >= current.version:
         raise PolicyVersionNotFound(placement, version=target)
     then = _entries(session, placement, version=target)
     segments = _segments_to_roll_back(wanted, now=current.entries, then=then)
+    return _roll_back(session, current, target=target, segments=segments, then=then, reason=wanted.reason, actor=actor)
+
+
+def _roll_back(
+    session: Session,
+    current: PolicyVersion,
+    *,
+    target: int,
+    segments: Sequence[str],
+    then: Mapping[str, Any],
+    reason: str,
+    actor: str,
+) -> dict[str, Any]:
     kept = {segment: entry for segment, entry in current.entries.items() if segment not in segments}
+    back = {segment: then[segment] for segment in segments if segment in then}
+    lost = {segment: current.entries[segment] for segment in segments if segment not in then}
+    returned = give_back(session, lost)
     policy = add_version(
         session,
-        placement,
+        current.placement,
         action="rollback",
-        entries=kept | {segment: then[segment] for segment in segments if segment in then},
-        evidence={},
-        reason=wanted.reason,
+        entries=kept | back,
+        evidence={"to_version": target, "returned": returned},
+        reason=reason,
         actor=actor,
         now=database_now(session),
     )
+    left = leave_again(session, back, at=policy.effective_at)
     answer = {
-        "placement": placement,
+        "placement": policy.placement,
         "version": policy.version,
         "to_version": target,
         "segments": {segment: then[segment]["variant"] if segment in then else None for segment in segments},
+        "returned": returned,
+        "left": left,
         "effective_at": policy.effective_at.isoformat(),
     }
-    audit.record(
-        session, actor=actor, action="rollback", subject=f"policy/{placement}", reason=wanted.reason, detail=answer
-    )
+    experiments = dict.fromkeys([*returned.values(), *left.values()])
+    for subject in (f"policy/{policy.placement}", *(f"experiment/{key}" for key in experiments)):
+        audit.record(session, actor=actor, action="rollback", subject=subject, reason=reason, detail=answer)
     return answer
+
+
+def _version_before(session: Session, current: PolicyVersion, *, segments: Sequence[str] | None) -> int:
+    """The version before the promotion that stands, however often it was brought back."""
+    standing = current
+    while standing.action == "rollback":
+        version = standing.evidence["to_version"]
+        if not _same(current.entries, _entries(session, current.placement, version=version), segments=segments):
+            detail = f"must be said: version {standing.version} brought back single segments only"
+            raise InvalidInput([FieldError("/to_version", detail)])
+        if version == 0:
+            raise NothingBefore(current.placement)
+        standing = session.get_one(PolicyVersion, (current.placement, version))
+    return standing.version - 1
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any], *, segments: Sequence[str] | None) -> bool:
+    return all(one.get(key) == other.get(key) for key in ({*one, *other} if segments is None else segments))
 
 
 def read_policy(session: Session, placement: str) -> dict[str, Any]:

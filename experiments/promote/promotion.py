@@ -14,6 +14,7 @@ from experiments.database import bump_snapshot, database_now
 from experiments.errors import ExperimentNotFound, FieldError, InvalidInput, PromotionRefused, WrongState
 from experiments.input.checks import pointer_to, shown
 from experiments.input.parsing import parse
+from experiments.promote.membership import leave
 from experiments.promote.policies import add_version
 from experiments.promote.requests import PromotionRequest
 from experiments.promote.series import open_policy_series
@@ -48,7 +49,8 @@ def promote(session: Session, key: str, *, request: object, actor: str) -> dict[
     Raises:
         ExperimentNotFound: No such experiment.
         WrongState: It has not started.
-        InvalidInput: A field that is wrong, among them segments and variants that the experiment doesn't have.
+        InvalidInput: A field that is wrong, among them segments and variants that the experiment doesn't have, and an
+            expiry in the past.
         PromotionRefused: The verdict of a segment isn't ``ship``, or its winner is another, and there is no force; or
             no segments were named and none is proven.
     """
@@ -56,7 +58,7 @@ def promote(session: Session, key: str, *, request: object, actor: str) -> dict[
     bump_snapshot(session)
     promotion = _promotion(session, key, request=wanted)
     policy, number = _stand(session, promotion, actor=actor)
-    concluded = _leave(promotion, at=policy.effective_at)
+    concluded = leave(promotion.experiment, promotion.series, segments=promotion.winners, at=policy.effective_at)
     session.flush()
     answer = {
         "placement": policy.placement,
@@ -68,9 +70,8 @@ def promote(session: Session, key: str, *, request: object, actor: str) -> dict[
         "concluded": concluded,
         "forced": wanted.force,
     }
-    audit.record(
-        session, actor=actor, action="promote", subject=f"experiment/{key}", reason=wanted.reason, detail=answer
-    )
+    for subject in (f"experiment/{key}", f"policy/{policy.placement}"):
+        audit.record(session, actor=actor, action="promote", subject=subject, reason=wanted.reason, detail=answer)
     return answer
 
 
@@ -112,15 +113,20 @@ def _promotion(session: Session, key: str, *, request: PromotionRequest) -> _Pro
     series = session.get_one(Series, experiment.series, with_for_update=True, populate_existing=True)
     query = select(SeriesVariant).where(SeriesVariant.series == series.number, col(SeriesVariant.retired_at).is_(None))
     variants = session.exec(query.order_by(col(SeriesVariant.position))).all()
-    _check_names(request, series=series, variants=variants)
+    now = database_now(session)
+    _check_fields(request, series=series, variants=variants, now=now)
     review = results(session, key, as_of=request.as_of)
     winners = _winners(key, request, review=review, series=series)
-    return _Promotion(experiment, series, variants, winners, review, request, database_now(session))
+    return _Promotion(experiment, series, variants, winners, review, request, now)
 
 
-def _check_names(request: PromotionRequest, *, series: Series, variants: Sequence[SeriesVariant]) -> None:
+def _check_fields(
+    request: PromotionRequest, *, series: Series, variants: Sequence[SeriesVariant], now: datetime
+) -> None:
     live = {variant.key for variant in variants}
     wrong = []
+    if request.expires_at is not None and request.expires_at <= now:
+        wrong.append(FieldError("/expires_at", f"must be in the future, not {request.expires_at.isoformat()}"))
     for segment, variant in (request.segments or {}).items():
         place = pointer_to("/segments", segment)
         if segment not in series.segments:
@@ -177,15 +183,3 @@ def _entry(promotion: _Promotion, series: int, *, variant: str) -> dict[str, Any
         "explore": promotion.request.explore,
         "expires_at": None if expires_at is None else expires_at.isoformat(),
     }
-
-
-def _leave(promotion: _Promotion, *, at: datetime) -> bool:
-    """Take the promoted segments out of the experiment; it is concluded when none is left. Says whether it is."""
-    experiment, series = promotion.experiment, promotion.series
-    left = {segment: at.isoformat() for segment in promotion.winners if segment not in series.closed_segments}
-    series.closed_segments = {**series.closed_segments, **left}
-    experiment.version += 1
-    if experiment.status != "concluded" and set(series.segments) <= set(series.closed_segments):
-        experiment.status, experiment.ended_at = "concluded", at
-        series.closes_at = series.closes_at or at
-    return experiment.status == "concluded"

@@ -57,7 +57,10 @@ class PromotionRequest(_Request):
 
 
 class RollbackRequest(_Request):
-    """Which segments (absent: all) go back to which version of the policy (absent: the previous one), and why."""
+    """Which segments (absent: all) go back to which version of the policy, and why.
+
+    Absent, ``to_version`` is the version before the promotion that stands: undoing again goes back further, to 0.
+    """
 
     segments: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
     to_version: Annotated[int, Field(ge=0)] | None = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from experiments.tallies.read import Tallies, Weights, read_tallies, read_weight
 
 Floats = NDArray[np.float64]
 _HOUR = 3600.0
+_FIRST = datetime(1980, 1, 1, tzinfo=UTC)  # long before any series, and far from where arithmetic ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,12 @@ def moment_of(session: Session, as_of: datetime | None) -> datetime:
     """The moment that a review is of, by default now.
 
     Raises:
-        InvalidInput: It is in the future, where nothing has matured yet.
+        InvalidInput: It is in the future, where nothing has matured yet, or before 1980, where nothing had begun.
     """
     now = database_now(session)
-    if as_of is not None and as_of > now:
-        raise InvalidInput([FieldError("/as_of", f"must not be in the future: {as_of.isoformat()}")])
+    if as_of is not None and not _FIRST <= as_of <= now:
+        wrong = "before 1980" if as_of < _FIRST else "in the future"
+        raise InvalidInput([FieldError("/as_of", f"must not be {wrong}: {as_of.isoformat()}")])
     return as_of or now
 
 

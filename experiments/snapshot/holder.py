@@ -40,7 +40,7 @@ class Snapshots:
 
     def start(self) -> None:
         """Load the first snapshot if the database answers, and keep asking for newer ones."""
-        self._try_refresh()
+        self.try_refresh()
         self._thread.start()
 
     def stop(self) -> None:
@@ -84,8 +84,9 @@ class Snapshots:
         asked_at = time.monotonic()
         if self._looking.acquire(timeout=LOOK_SECONDS):
             try:
-                if self._confirmed < asked_at and asked_at >= self._next_look:
-                    self._try_refresh()
+                time.sleep(min(max(self._next_look - asked_at, 0.0), LOOK_SECONDS))
+                if self._confirmed < asked_at and time.monotonic() >= self._next_look:
+                    self.try_refresh()
                     pause = LOOK_SECONDS if self._confirmed >= asked_at else 5 * LOOK_SECONDS
                     self._next_look = time.monotonic() + pause
             finally:
@@ -94,7 +95,8 @@ class Snapshots:
             raise SnapshotMissing
         return self._current
 
-    def _try_refresh(self) -> None:
+    def try_refresh(self) -> None:
+        """As ``refresh``, and never in the way of who has already changed something: a failure is only logged."""
         try:
             self.refresh()
         except (SQLAlchemyError, ExperimentsError, ValueError) as error:  # or a stored definition that can't be read
@@ -102,4 +104,4 @@ class Snapshots:
 
     def _poll(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
-            self._try_refresh()
+            self.try_refresh()

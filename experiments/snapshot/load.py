@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import pairwise
 
 from sqlmodel import Session, col, func, select
 
@@ -129,6 +130,7 @@ def _series_plans(
     rows = session.exec(select(Series).where(deciding).order_by(col(Series.number))).all()
     numbers = {row.number for row in rows}
     variants, wheels = _variants(session, numbers), _weights(session, numbers)
+    returned = _returned(policies)
     return {
         row.number or 0: _series_plan(
             row,
@@ -136,10 +138,21 @@ def _series_plans(
             segmentation=segmentations.at(row.segmentation, row.segmentation_version),
             variants=variants[row.number or 0],
             weights=wheels[row.number or 0],
+            returned=returned[row.experiment] if row.kind == "experiment" else {},
             content_format=definitions[row.placement].format,
         )
         for row in rows
     }
+
+
+def _returned(policies: Mapping[str, list[PolicyVersion]]) -> Mapping[str | None, dict[str, float]]:
+    """When roll-backs give segments back, by experiment: at once, if what they undo was not in effect yet."""
+    found: Mapping[str | None, dict[str, float]] = defaultdict(dict)
+    for undone, row in (pair for rows in policies.values() for pair in pairwise(reversed(rows))):
+        if row.action == "rollback" and undone.effective_at <= row.created_at:
+            for segment, experiment in row.evidence["returned"].items():
+                found[experiment][segment] = row.effective_at.timestamp()
+    return found
 
 
 def _variants(session: Session, numbers: set[int | None]) -> Mapping[int, list[SeriesVariant]]:
@@ -177,6 +190,7 @@ def _series_plan(
     segmentation: Segmentation,
     variants: list[SeriesVariant],
     weights: Mapping[str, tuple[int, dict[str, float]]],
+    returned: Mapping[str, float],
     content_format: Format,
 ) -> SeriesPlan:
     number = row.number or 0
@@ -191,6 +205,7 @@ def _series_plan(
         opens_at=row.opens_at.timestamp(),
         closes_at=_seconds(row.closes_at),
         closed_segments={key: datetime.fromisoformat(at).timestamp() for key, at in row.closed_segments.items()},
+        returned_segments=returned,
         segmentation=segmentation,
         segments=frozenset(row.segments),
         wheels={

@@ -34,6 +34,7 @@ class SeriesPlan:
     opens_at: float
     closes_at: float
     closed_segments: Mapping[str, float]
+    returned_segments: Mapping[str, float]
     segmentation: Segmentation
     segments: frozenset[str]
     wheels: Mapping[str, tuple[int, Wheel]]
@@ -43,7 +44,8 @@ class SeriesPlan:
     def is_open(self, segment: str, now: float) -> bool:
         """Whether the series decides for a segment at a moment."""
         left = self.closed_segments.get(segment, FOREVER)
-        return segment in self.segments and self.opens_at <= now < self.closes_at and now < left
+        is_with_it = segment in self.segments and self.returned_segments.get(segment, now) <= now < left
+        return is_with_it and self.opens_at <= now < self.closes_at
 
 
 @dataclass(frozen=True, slots=True)

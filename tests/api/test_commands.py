@@ -1,12 +1,14 @@
 """The command line's part of serving: settings, migrations, keys."""
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import make_url, text
 
 from experiments.access.keys import check_key
-from experiments.cli import COMMANDS, optimizer
+from experiments.cli import COMMANDS, main, optimizer
 from experiments.config import Config, environment, read_config
 from experiments.database import open_engine, reading
 from experiments.errors import ExperimentsError, UnusableConfig
@@ -48,6 +50,71 @@ def test_what_the_domain_refuses_is_an_error(database_url: str) -> None:
     result = _run("keys", "create", "ann", "--scopes", "everything", "--database-url", database_url)
     assert result.exit_code != 0
     assert isinstance(result.exception, ExperimentsError)
+
+
+COMMANDS_ON_A_DATABASE: list[tuple[str, ...]] = [
+    ("recount",),
+    ("keys", "create", "ann"),
+    ("keys", "list"),
+    ("keys", "revoke", "nobody"),
+    ("learn", "--once"),
+]
+SESAME = "open-sesame"
+MIGRATING: list[tuple[str, ...]] = [("migrate",), ("serve",), ("import",)]
+
+
+def _with_file(command: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+    """``import`` with all that it must be told."""
+    if command != ("import",):
+        return command
+    file = folder / "log.csv"
+    file.write_text("variant,visit\n" + "a,0\nb,1\n" * 20)
+    said = ("--variant-column", "variant", "--control", "a", "--outcome", "visit", "--experiment", "past")
+    return (*command, str(file), *said)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS_ON_A_DATABASE, *MIGRATING], ids=" ".join)
+def test_a_database_that_is_away_is_one_line(database_url: str, tmp_path: Path, command: tuple[str, ...]) -> None:
+    url = make_url(database_url)
+    is_file = url.get_backend_name() == "sqlite"
+    away = url.set(database=str(tmp_path)) if is_file else url.set(database="nowhere", password=SESAME)
+    given = away.render_as_string(hide_password=False)
+    result = _run(*_with_file(command, tmp_path), "--database-url", given)
+    assert (result.exit_code, result.stdout) == (1, ""), result.output
+    (line,) = result.stderr.splitlines()
+    assert SESAME not in line
+    shown = f"sqlite:///{tmp_path}" if is_file else "postgresql://postgres:***@/nowhere"
+    assert line.startswith(f"Error: The database does not answer: {shown} (")
+
+
+@pytest.mark.parametrize("command", COMMANDS_ON_A_DATABASE, ids=" ".join)
+def test_a_database_without_tables_is_one_line(database_url: str, command: tuple[str, ...]) -> None:
+    _drop_tables(database_url)
+    result = _run(*command, "--database-url", database_url)
+    assert (result.exit_code, result.stdout) == (1, ""), result.output
+    assert result.stderr == "Error: This database has no tables yet; run: optimizer migrate\n"
+
+
+@pytest.mark.parametrize("command", [*COMMANDS_ON_A_DATABASE, *MIGRATING], ids=" ".join)
+def test_a_folder_that_is_not_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    given = ["optimizer", *_with_file(command, tmp_path), "--database-url", "sqlite:////nope/x.db"]
+    monkeypatch.setattr("sys.argv", given)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (1, "Error: There is no folder for the file '/nope/x.db'.\n")
+
+
+def _drop_tables(url: str) -> None:
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("DROP SCHEMA public CASCADE"))
+            connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+    if engine.dialect.name == "sqlite":
+        Path(str(engine.url.database)).unlink()
 
 
 def test_migrating_twice_changes_nothing(database_url: str) -> None:

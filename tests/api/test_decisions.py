@@ -60,6 +60,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"placement": "welcome", "customer_id": "c", "attributes": {"age": "old"}}, "/attributes/age"),
     ({"placement": "welcome", "customer_id": "c", "attributes": {"x": "a\x00"}}, "/attributes/x"),
     ({"placement": "x" * 10_000, "customer_id": "c"}, "/placement"),
+    ({"placement": "welcome", "customer_id": "c", "preview": {}}, "/preview"),
+    ({"placement": "welcome", "customer_id": "c", "preview": ""}, "/preview"),
+    ({"placement": "welcome", "customer_id": "c", "preview": 1}, "/preview"),
+    ({"placement": "welcome", "customer_id": "c", "preview": "x" * 129}, "/preview"),
     ({"placements": [], "customer_id": "c"}, "/placements"),
     ({"placements": ["welcome"] * 21, "customer_id": "c"}, "/placements"),
 ]
@@ -70,6 +74,7 @@ def test_every_bad_field_is_named_by_its_pointer(welcome: Client) -> None:
     for body, pointer in BAD:
         problem = assert_problem(welcome.post("/v1/decisions", body), 422, "invalid_input")
         assert pointers(problem) == {pointer}, body
+        assert len(problem["errors"]) == 1
         assert len(problem["detail"]) < 1_000
 
 

@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from experiments.worker import Worker
 from tests.api.conftest import PLACEMENT, Client, assert_problem, pointers
 
 BODIES: list[tuple[str, dict[str, Any]]] = [
@@ -57,7 +59,14 @@ def test_a_list_has_pages(client: Client) -> None:
 
 @pytest.mark.parametrize(
     ("query", "pointer"),
-    [("limit=0", "/limit"), ("limit=many", "/limit"), ("limit=1001", "/limit"), ("colour=red", "/colour")],
+    [
+        ("limit=0", "/limit"),
+        ("limit=many", "/limit"),
+        ("limit=1001", "/limit"),
+        ("limit=99999999999999999999999", "/limit"),
+        ("colour=red", "/colour"),
+        ("cursor=%ff", "/cursor"),
+    ],
 )
 def test_a_wrong_query_is_refused(client: Client, query: str, pointer: str) -> None:
     problem = assert_problem(client.get(f"/v1/attributes?{query}"), 422, "invalid_input")
@@ -117,3 +126,21 @@ def test_every_change_is_in_the_audit(client: Client) -> None:
     page = client.get("/v1/audit?limit=1").get_json()
     following = client.get(f"/v1/audit?limit=1&cursor={page['next_cursor']}").get_json()
     assert following["items"][0]["id"] == page["items"][0]["id"] - 1
+
+
+@pytest.mark.parametrize("cursor", ["99999999999999999999999", "9223372036854775808", "0", "-1", "x"])
+def test_a_cursor_that_is_no_number_of_an_entry_is_refused(client: Client, cursor: str) -> None:
+    problem = assert_problem(client.get(f"/v1/audit?cursor={cursor}"), 422, "invalid_input")
+    assert pointers(problem) == {"/cursor"}
+
+
+def test_the_last_cursor_that_can_be_is_taken(client: Client) -> None:
+    assert client.get("/v1/audit?cursor=9223372036854775807").get_json()["items"] != []
+
+
+def test_a_change_that_was_made_is_answered_though_its_worker_cannot_read_it(client: Client, worker: Worker) -> None:
+    client.get("/v1/metrics/click")  # the worker knows the key from here on
+    with worker.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE override RENAME TO elsewhere"))
+    put = client.put("/v1/attributes/age", {"type": "number"})
+    assert (put.status_code, client.get("/v1/attributes/age").get_json()["type"]) == (201, "number")

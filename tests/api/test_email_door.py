@@ -66,3 +66,25 @@ def test_what_is_missing_or_wrong_is_said(welcome: Client) -> None:
     problem = assert_problem(welcome.get(f"{DOOR}?customer_id=a%00b"), 422, "invalid_input")
     assert pointers(problem) == {"/customer_id"}
     assert_problem(welcome.get(f"{DOOR}?customer_id={'x' * 300}"), 422, "invalid_input")
+
+
+@pytest.mark.parametrize(
+    ("query", "pointer"),
+    [
+        ("customer_id=%ff", "/customer_id"),
+        ("customer_id=%ed%a0%80", "/customer_id"),
+        ("customer_id=c&occasion_id=a%c3", "/occasion_id"),
+        ("customer_id=c&attr.first_name=Zo%eb", "/attr.first_name"),
+        ("customer_id=c&%fe=1", "/\ufffd"),
+    ],
+)
+def test_bytes_that_are_no_utf_8_are_refused(welcome: Client, worker: Worker, query: str, pointer: str) -> None:
+    problem = assert_problem(welcome.get(f"{DOOR}?{query}"), 422, "invalid_input")
+    assert pointers(problem) == {pointer}
+    with worker.engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM decision")).scalar_one() == 0
+
+
+def test_a_customer_whose_id_looks_like_an_escape_is_taken_as_written(welcome: Client) -> None:
+    assert welcome.get(f"{DOOR}?customer_id=%25FF").get_json()["customer_id"] == "%FF"
+    assert welcome.get(f"{DOOR}?customer_id=Zo%C3%AB").get_json()["customer_id"] == "Zoë"

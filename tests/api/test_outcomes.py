@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.api.conftest import Client, assert_problem, pointers
 
 
@@ -54,6 +56,54 @@ def test_a_bad_outcome_never_harms_its_neighbours(running: Client) -> None:
     assert taken["accepted"] == 2
     assert [one["index"] for one in taken["rejected"]] == list(range(1, len(bad) + 1))
     assert all(one["code"] and one["detail"] for one in taken["rejected"])
+
+
+def test_an_outcome_that_json_cannot_hold_never_harms_its_neighbours(running: Client) -> None:
+    bad = [
+        b'{"customer_id": "c1", "event": "purchase", "value": NaN}',
+        b'{"customer_id": "c1", "event": "purchase", "value": 1e999}',
+        b'{"customer_id": "c1", "event": "purchase", "value": -Infinity}',
+        b'{"customer_id": "c1", "event": "purchase", "value": ' + b"9" * 5_000 + b"}",
+        b'{"customer_id": "\\ud800", "event": "purchase"}',
+        b'{"customer_id": "c1", "event": "purchase", "\\udc00": 1}',
+    ]
+    good = b'{"customer_id": "c1", "event": "purchase", "value": 12.5}'
+    body = b'{"outcomes": [' + b", ".join([good, *bad, good]) + b"]}"
+    answer = running.post("/v1/outcomes", data=body, content_type="application/json")
+    assert answer.status_code == 200, answer.text
+    taken = answer.get_json()
+    assert (taken["accepted"], taken["statuses"]) == (2, {"waiting": 2})
+    assert [one["index"] for one in taken["rejected"]] == list(range(1, len(bad) + 1))
+    assert all(one["code"] == "invalid_outcome" and one["detail"] for one in taken["rejected"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b'{"outcomes": [',
+        b'{"outcomes": [{"customer_id": "\xff", "event": "click"}]}',
+        b'{"outcomes": [{"customer_id": nothing, "event": "click"}]}',
+        b'{"outcomes": ' + b"[" * 100_000,
+        b'[{"value": NaN}]',
+    ],
+)
+def test_a_body_that_is_no_json_is_refused_whole(running: Client, body: bytes) -> None:
+    assert_problem(running.post("/v1/outcomes", data=body, content_type="application/json"), 400, "invalid_json")
+
+
+def test_what_stands_beside_a_list_is_refused_whatever_it_is(running: Client) -> None:
+    body = b'{"outcomes": [], "\\ud800": NaN}'
+    answer = running.post("/v1/outcomes", data=body, content_type="application/json")
+    assert pointers(assert_problem(answer, 422, "invalid_input")) == {"/?"}
+
+
+def test_an_outcome_belongs_to_the_decision_that_it_names_whatever_customer_it_names(running: Client) -> None:
+    decided = running.decide("c1")
+    outcome = {"decision_id": decided["decision_id"], "customer_id": "somebody-else", "event": "click"}
+    assert running.post("/v1/outcomes", outcome).get_json()["statuses"] == {"attributed": 1}
+    responses = running.get(f"/v1/decisions/{decided['decision_id']}").get_json()["responses"]
+    assert [(one["metric"], one["n_outcomes"]) for one in responses] == [("click", 1)]
 
 
 def test_a_list_that_is_none_is_refused(running: Client) -> None:

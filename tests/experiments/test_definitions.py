@@ -13,7 +13,7 @@ from experiments.catalog.definitions import (
     MetricDefinition,
     PlacementDefinition,
     SegmentationDefinition,
-    parse,
+    parse_definition,
     window_hours,
 )
 from experiments.errors import InvalidDefinition, InvalidInput
@@ -60,23 +60,23 @@ SUBJECT: dict[str, Any] = {
 
 def refused(model: type[Any], payload: object) -> dict[str, str]:
     with pytest.raises(InvalidDefinition) as caught:
-        parse(model, payload)
+        parse_definition(model, payload)
     assert caught.value.code == "invalid_definition"
     return dict(caught.value.fields)
 
 
 def test_the_examples_of_the_contract_are_accepted() -> None:
-    assert parse(AttributeDefinition, {"type": "number"}).stored
-    assert parse(SegmentationDefinition, VALUE).segments[1].key == "local-new"
-    assert parse(PlacementDefinition, WELCOME).default.deliver
+    assert parse_definition(AttributeDefinition, {"type": "number"}).stored
+    assert parse_definition(SegmentationDefinition, VALUE).segments[1].key == "local-new"
+    assert parse_definition(PlacementDefinition, WELCOME).default.deliver
     metric = {"event": "click", "kind": "binary", "window_hours": 72, "direction": "increase"}
-    assert parse(MetricDefinition, metric).grace_hours == 24
-    assert parse(ExperimentDefinition, SUBJECT).gates.min_days == 7
+    assert parse_definition(MetricDefinition, metric).grace_hours == 24
+    assert parse_definition(ExperimentDefinition, SUBJECT).gates.min_days == 7
 
 
 def test_what_a_definition_says_survives_a_round_trip_through_json() -> None:
-    experiment = parse(ExperimentDefinition, SUBJECT)
-    assert parse(ExperimentDefinition, experiment.model_dump(mode="json")) == experiment
+    experiment = parse_definition(ExperimentDefinition, SUBJECT)
+    assert parse_definition(ExperimentDefinition, experiment.model_dump(mode="json")) == experiment
 
 
 def test_a_holdout_must_be_said() -> None:
@@ -141,7 +141,7 @@ def test_keys_are_letters_digits_dot_underscore_and_hyphen(key: object) -> None:
 
 
 def test_a_key_of_128_characters_is_accepted() -> None:
-    assert parse(SegmentationDefinition, {"segments": [], "otherwise": "a" * 128}).otherwise == "a" * 128
+    assert parse_definition(SegmentationDefinition, {"segments": [], "otherwise": "a" * 128}).otherwise == "a" * 128
 
 
 def test_segment_keys_are_unique_and_otherwise_is_none_of_them() -> None:
@@ -188,7 +188,7 @@ def test_weights_are_a_share_of_each_variant_by_the_method_fixed(
 
 
 def test_fixed_weights_are_accepted() -> None:
-    experiment = parse(ExperimentDefinition, SUBJECT | {"weights": {"a": 0.1, "b": 0.9}, "method": "fixed"})
+    experiment = parse_definition(ExperimentDefinition, SUBJECT | {"weights": {"a": 0.1, "b": 0.9}, "method": "fixed"})
     assert experiment.weights == {"a": 0.1, "b": 0.9}
 
 
@@ -199,7 +199,7 @@ def test_the_goal_is_not_a_metric_again() -> None:
 def test_binary_metrics_have_no_cap_and_only_means_are_money() -> None:
     found = refused(MetricDefinition, {"event": "e", "kind": "binary", "cap": 10, "currency": "EUR"})
     assert found.keys() == {"/cap", "/currency"}
-    assert parse(MetricDefinition, {"event": "e", "kind": "mean", "cap": 10, "currency": "EUR"}).cap == 10
+    assert parse_definition(MetricDefinition, {"event": "e", "kind": "mean", "cap": 10, "currency": "EUR"}).cap == 10
 
 
 def test_content_is_at_most_64_kb_and_20_deep() -> None:
@@ -209,8 +209,8 @@ def test_content_is_at_most_64_kb_and_20_deep() -> None:
     for content in ({"text": "x" * 65_536}, deep):
         found = refused(PlacementDefinition, WELCOME | {"default": {"key": "d", "content": content}})
         assert next(iter(found)).startswith("/default/content")
-    parse(PlacementDefinition, WELCOME | {"default": {"key": "d", "content": deep["a"]}})
-    parse(PlacementDefinition, WELCOME | {"default": {"key": "d", "content": {"text": "x" * 65_000}}})
+    parse_definition(PlacementDefinition, WELCOME | {"default": {"key": "d", "content": deep["a"]}})
+    parse_definition(PlacementDefinition, WELCOME | {"default": {"key": "d", "content": {"text": "x" * 65_000}}})
 
 
 @pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
@@ -245,7 +245,7 @@ def test_the_default_of_a_placement_renders_for_customers_without_attributes() -
     default = {"key": "d", "content": {"a": ["Hi {{ first_name }}"]}}
     assert list(refused(PlacementDefinition, WELCOME | {"default": default})) == ["/default/content/a/0"]
     default = {"key": "d", "content": {"a": ["Hi {{ first_name | default('you') }}"]}}
-    assert parse(PlacementDefinition, WELCOME | {"default": default}).default.key == "d"
+    assert parse_definition(PlacementDefinition, WELCOME | {"default": default}).default.key == "d"
 
 
 def test_everyone_is_one_segment() -> None:

@@ -17,6 +17,7 @@ from experiments.errors import (
     ExperimentNotFound,
     InvalidInput,
     PlacementNotFound,
+    PolicyNotFound,
     PolicyVersionNotFound,
     PromotionRefused,
     WrongState,
@@ -138,13 +139,14 @@ def test_nothing_proven_is_refused_with_every_segments_reason(session: Session) 
     assert [field.pointer for field in raised.value.fields] == ["/segments/vip", "/segments/all"]
 
 
-def test_force_promotes_what_is_named_and_the_audit_says_so(session: Session) -> None:
+def test_force_promotes_what_is_named_and_the_audit_of_experiment_and_policy_says_so(session: Session) -> None:
     _world(session)
     answer = _promote(session, segments={"all": "b"}, force=True, reason="the boss likes it")
     assert answer["forced"] is True
-    entry = audit.list_entries(session, subject=f"experiment/{KEY}")[0]
-    assert (entry.action, entry.actor, entry.reason) == ("promote", ACTOR, "the boss likes it")
-    assert entry.detail["forced"] is True
+    for subject in (f"experiment/{KEY}", f"policy/{PLACEMENT}"):
+        entry = audit.list_entries(session, subject=subject)[0]
+        assert (entry.action, entry.actor, entry.reason) == ("promote", ACTOR, "the boss likes it")
+        assert entry.detail["forced"] is True
     evidence = read_policy(session, PLACEMENT)["history"][0]["evidence"]["all"]
     assert (evidence["forced"], evidence["verdict"]) == (True, "keep_running")
     assert audit.verify(session) is None
@@ -195,6 +197,7 @@ def test_rolling_back_brings_back_the_version_before_as_one_more_version(session
     ]
     assert policy["history"][1]["entries"].keys() == {"vip", "all"}
     assert _sources(session, tier="vip") == {"policy": {"b"}}
+    assert answer["returned"] == {}
     assert _sources(session, tier="none") == {"default": {"plain"}}
     entry = audit.list_entries(session, subject=f"policy/{PLACEMENT}")[0]
     assert (entry.action, entry.reason) == ("rollback", "complaints")
@@ -225,7 +228,11 @@ def test_every_change_tells_the_workers(session: Session) -> None:
 
 def test_an_expired_policy_stays_and_is_warned_of(session: Session) -> None:
     _world(session)
-    _promote(session, expires_at="2020-01-01T00:00:00Z")
+    _promote(session, expires_at="2999-01-01T00:00:00Z")
+    assert read_policy(session, PLACEMENT)["warnings"] == []
+    version = session.get_one(PolicyVersion, (PLACEMENT, 1))
+    version.entries = {"vip": version.entries["vip"] | {"expires_at": "2020-01-01T00:00:00+00:00"}}
+    session.flush()
     policy = read_policy(session, PLACEMENT)
     assert policy["entries"]["vip"]["expires_at"] == "2020-01-01T00:00:00+00:00"
     assert "expired" in policy["warnings"][0]
@@ -236,7 +243,7 @@ def test_a_placement_without_a_policy_says_so(session: Session) -> None:
     start_experiment(session)
     policy = read_policy(session, PLACEMENT)
     assert (policy["version"], policy["entries"], policy["history"]) == (0, {}, [])
-    with pytest.raises(PolicyVersionNotFound):
+    with pytest.raises(PolicyNotFound):
         rollback(session, PLACEMENT, request=WHY, actor=ACTOR)
     with pytest.raises(PlacementNotFound):
         read_policy(session, "none-such")
@@ -262,6 +269,9 @@ def test_only_what_has_started_can_be_promoted(session: Session) -> None:
         ({"reason": "x", "explore": 0.6}, "/explore"),
         ({"reason": "x", "explore": True}, "/explore"),
         ({"reason": "x", "expires_at": "soon"}, "/expires_at"),
+        ({"reason": "x", "expires_at": "2020-01-01T00:00:00Z"}, "/expires_at"),
+        ({"reason": "x", "expires_at": "2020-01-01", "segments": {"all": "b"}}, "/expires_at"),
+        ({"reason": "x", "expires_at": "2020-01-01", "segments": {"all": "b"}, "force": True}, "/expires_at"),
         ({"reason": "x", "as_of": "2999-01-01"}, "/as_of"),
         ({"reason": "x", "force": True}, "/force"),
         ({"reason": "x", "segments": {}}, "/segments"),
