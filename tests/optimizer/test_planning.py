@@ -20,7 +20,7 @@ ALWAYS = Design(n_star=5_000.0)
 
 
 def test_a_mean_needs_the_units_that_tea_tasting_says() -> None:
-    """tt10: mean 5, variance 500, an effect of 5 %: 251,166 units in all; 20 % with 8,000: power .51591; seen: 28.02 %."""
+    """tt10: mean 5, variance 500; 5 % takes 251,166 units in all; with 8,000 20 % has power .51591, 28.02 % is seen."""
     assert 2 * units_per_variant(ORDERS, 0.05, design=HALF) == 251_166
     assert power_at(4_000, ORDERS, effect=0.2, design=HALF) == pytest.approx(0.51591, abs=5e-6)
     assert smallest_effect(4_000, ORDERS, design=HALF) == pytest.approx(0.2802, abs=5e-5)
