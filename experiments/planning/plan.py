@@ -11,7 +11,6 @@ from sqlmodel import Session
 from experiments.input.parsing import parse
 from experiments.planning.requests import PlanRequest
 from experiments.planning.tasks import Known, Task, task_of
-from optimizer.errors import InvalidArgument
 from optimizer.planning import Baseline, power_at, price_of_looking, smallest_effect, units_per_variant
 
 
@@ -81,10 +80,7 @@ def _planned(known: Sequence[Known | None], *, task: Task, wanted: PlanRequest) 
     """One row for each segment, all planned at once."""
     reasons = [_objection(one, task) for one in known]
     able = [one for one, reason in zip(known, reasons, strict=True) if one is not None and reason is None]
-    try:
-        numbers = iter(_numbers(able, task=task, wanted=wanted) if able else [])
-    except InvalidArgument as error:
-        reasons, numbers = [reason or str(error) for reason in reasons], iter([])
+    numbers = iter(_numbers(able, task=task, wanted=wanted) if able else [])
     return [
         {**_evidence(one), **(_NOTHING if reason else next(numbers)), "reason": reason}
         for one, reason in zip(known, reasons, strict=True)
@@ -102,17 +98,28 @@ def _evidence(known: Known | None) -> dict[str, Any]:
 
 
 def _objection(known: Known | None, task: Task) -> str | None:
+    """Why a segment's plan is not estimable, if it isn't."""
+    if min(task.design.control_share, task.design.variant_share) == 0.0:
+        return "either the control gets no units, or no other variant does"
     if known is None:
         return "no unit of the last 90 days has a matured outcome here: say a baseline and units_per_week"
     if known.mean == 0.0:
         return "nobody has responded yet, and effects are relative to the mean: say a baseline"
-    if known.sd is not None:
-        return None if known.sd > 0.0 else "outcomes do not vary: say a baseline with its sd"
-    if known.mean >= 1.0:
-        return "every unit has responded: say a baseline"
-    if not 0.0 <= known.mean * (1.0 + task.effect) <= 1.0:
+    variance = known.mean * (1.0 - known.mean) if known.sd is None else known.sd**2
+    if variance <= 0.0:
+        return "all units have answered alike: say a baseline"
+    if known.sd is None and not 0.0 <= known.mean * (1.0 + task.effect) <= 1.0:
         return f"an effect of {task.effect:+.3%} would take the rate of {known.mean:g} out of the range from 0 to 1"
-    return None
+    return _noise(known.mean * task.effect, variance=variance)
+
+
+def _noise(difference: float, *, variance: float) -> str | None:
+    if variance < _MOST_NOISE * difference**2:
+        return None
+    return f"a difference of {difference:+.3g} is lost in the spread of the outcomes"
+
+
+_MOST_NOISE = 1e13  # variance over the squared difference: beyond it no number of units would do
 
 
 def _numbers(known: Sequence[Known], *, task: Task, wanted: PlanRequest) -> list[dict[str, Any]]:

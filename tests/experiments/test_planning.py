@@ -185,6 +185,8 @@ def test_less_is_better_is_planned_as_a_decrease(session: Session) -> None:
         observe(session, series, variant="a", n_units=100, visits=10, day=day, metric="complaint")
     (row,) = plan(session, _on_hero("complaint"))["segments"]
     assert row["n_per_variant"] == 3_213
+    (row,) = plan(session, _on_hero("complaint", smallest_effect=1.5))["segments"]
+    assert "out of the range" in row["reason"], "a rate can't fall by more than itself"
 
 
 def test_unmatured_units_count_as_traffic_only(session: Session) -> None:
@@ -200,7 +202,7 @@ def test_unmatured_units_count_as_traffic_only(session: Session) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "reason"),
-    [(None, "no unit of the last 90 days"), (0.0, "nobody has responded"), (1.0, "every unit has responded")],
+    [(None, "no unit of the last 90 days"), (0.0, "nobody has responded"), (1.0, "all units have answered alike")],
 )
 def test_what_is_not_estimable_says_why(session: Session, rate: float | None, reason: str) -> None:
     series = start_experiment(session)
@@ -218,13 +220,21 @@ def test_a_rate_that_would_leave_its_range_is_not_estimable(session: Session) ->
     assert "out of the range" in row["reason"]
 
 
+@pytest.mark.parametrize(
+    "more", [{"baseline": {"mean": 1e-15, "sd": 1e15}}, {"smallest_effect": 1e-9}, {"baseline": {"mean": 1e-300}}]
+)
+def test_an_effect_that_no_number_of_units_would_show_is_not_estimable(session: Session, more: dict[str, Any]) -> None:
+    (row,) = plan(session, _numbers(units_per_week=1.0, variants=100) | more)["segments"]
+    assert "lost in the spread" in row["reason"]
+
+
 def test_a_control_without_units_is_not_estimable(session: Session) -> None:
     _after_two_weeks(session)
     variants = [{"key": key, "content": {}, "is_control": key == "a"} for key in "ab"]
     weights = {"a": 0.0, "b": 1.0}
     definition = {"placement": PLACEMENT, "goal": "visit", "method": "fixed", "weights": weights, "variants": variants}
     put_experiment(session, "next", payload=definition, actor=ACTOR)
-    assert all("shares" in row["reason"] for row in plan_experiment(session, "next")["segments"])
+    assert all("the control gets no units" in row["reason"] for row in plan_experiment(session, "next")["segments"])
 
 
 @pytest.mark.parametrize(
