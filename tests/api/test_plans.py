@@ -44,8 +44,8 @@ def test_a_plan_that_cannot_be_is_a_problem(client: Client) -> None:
 
 
 def test_planning_needs_a_key_that_may_analyse(app: App, worker: Worker) -> None:
-    for scope, status in (("decide", 403), ("analyse", 200)):
-        key = make_key(worker, scope, name=scope)
+    keys = {status: make_key(worker, scope, name=scope) for scope, status in (("decide", 403), ("analyse", 200))}
+    for status, key in keys.items():
         assert Client(app.test_client(), key).post("/v1/plans", NUMBERS).status_code == status
 
 
