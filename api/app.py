@@ -10,7 +10,7 @@ from flask import Flask, Response, has_request_context
 from structlog.typing import EventDict, WrappedLogger
 from werkzeug.routing import BaseConverter
 
-from api import decisions, definitions, outcomes, placements, reviews, system
+from api import decisions, definitions, outcomes, placements, plans, reviews, system
 from api import experiments as experiment_doors
 from api.doors import register
 from api.errors import handle_errors
@@ -29,6 +29,7 @@ RESOURCES: Final = (
     definitions.doors,
     experiment_doors.doors,
     placements.doors,
+    plans.doors,
     reviews.doors,
     system.doors,
 )

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from flask import Response
 from pydantic import BaseModel, ConfigDict
+from sqlmodel import Session
 
 from api.answers import ListQuery, Reason, Text, if_match, json_answer, page, with_etag
 from api.auth import actor
@@ -101,8 +102,8 @@ def list_experiments() -> Response:
 
 @doors.open("POST", "/v1/experiments/<key>/start", scope="admin", takes=ChangeIn, gives=dict[str, Any])
 def start(key: str) -> Response:
-    """Start a draft; the answer comes when it decides in every process."""
-    return _change(lifecycle.start, key)
+    """Start a draft; the answer comes when it decides in every process, with the plan: how long it will take."""
+    return _change(lifecycle.start, key, say_more=_plan)
 
 
 @doors.open("POST", "/v1/experiments/<key>/pause", scope="admin", takes=ChangeIn, gives=dict[str, Any])
@@ -188,14 +189,27 @@ def wait_until(worker: Worker, effective_at: datetime) -> None:
     sleep(min(max((effective_at - worker.snapshots.now()).total_seconds(), 0.0), _LONGEST_WAIT_SECONDS))
 
 
-def _change(act: Callable[..., Changed], key: str) -> Response:
+def _plan(session: Session, key: str) -> dict[str, Any]:
+    from experiments.planning.plan import plan_experiment  # a worker that only decides and records never needs it
+
+    return {"plan": plan_experiment(session, key)}
+
+
+def _nothing_more(_session: Session, _key: str) -> dict[str, Any]:
+    return {}
+
+
+def _change(
+    act: Callable[..., Changed], key: str, *, say_more: Callable[[Session, str], dict[str, Any]] = _nothing_more
+) -> Response:
     reason, worker = read_body(ChangeIn, or_nothing=True).reason, current_worker()
     with transaction(worker.engine) as session:
         changed = act(session, key, actor=actor(), reason=reason)
     wait_until(worker, changed.effective_at)
     with reading(worker.engine) as session:
         serving = now_serving(session, changed.experiment.body["placement"])
-    shown = experiment_json(changed.experiment) | {"effective_at": changed.effective_at, "now_serving": serving}
+        more = say_more(session, key)
+    shown = experiment_json(changed.experiment) | {"effective_at": changed.effective_at, "now_serving": serving} | more
     return with_etag(json_answer(shown), changed.experiment.version)
 
 

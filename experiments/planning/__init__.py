@@ -1,0 +1,1 @@
+"""plan: how many units an experiment needs, how long that takes, and what it can see."""
