@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "import": ("experiments.commands.import_:import_campaign", "Import a past randomised campaign, as logged."),
     "replay": ("experiments.commands.replay:replay_log", "Run the bandit against a past campaign's log."),
     "demo": ("experiments.commands.demo:demo", "Run the whole loop on simulated customers."),
+    "export": ("experiments.commands.export:export_rows", "Write decisions, outcomes or tallies to a file."),
     "recount": ("experiments.commands.recount:recount_tallies", "Prove that the tallies equal the raw rows."),
     "keys": ("experiments.commands.keys:keys", "Create, list and revoke API keys."),
 }
