@@ -13,6 +13,7 @@ Columns = Mapping[str, Kind]
 Rows = Sequence[Sequence[Any]]  # each as long as there are columns; a time is aware UTC
 
 FORMATS: Final[tuple[Format, ...]] = ("parquet", "csv")
+_ROWS_IN_GROUP: Final = 25_000  # polars holds one or two groups in memory
 _TIME: Final = "%Y-%m-%dT%H:%M:%S%.6fZ"
 
 
@@ -68,7 +69,7 @@ def _write_parquet(path: Path, parts: _Counted, *, columns: Columns) -> None:
         return (_frame(part, columns) for part in parts)
 
     try:
-        register_io_source(frames, schema=_schema(columns)).sink_parquet(path)
+        register_io_source(frames, schema=_schema(columns)).sink_parquet(path, row_group_size=_ROWS_IN_GROUP)
     except pl.exceptions.PolarsError:
         if parts.error is None:
             raise

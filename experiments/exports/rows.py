@@ -13,7 +13,7 @@ from experiments.decisions.hashing import series_of
 from experiments.exports.files import Columns, Rows
 from experiments.tables import Decision, Outcome, Series
 
-PART: Final = 20_000
+PART: Final = 5_000
 
 _decision: Table = Decision.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
 _outcome: Table = Outcome.__table__  # type: ignore[attr-defined]

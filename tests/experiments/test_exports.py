@@ -132,8 +132,9 @@ def test_what_may_still_wait_in_a_journal_is_left_for_the_next_export(engine: En
 def test_csv_tells_an_absent_text_from_an_empty_one_and_says_times_in_utc(tmp_path: Path) -> None:
     columns: Columns = {"a": "text", "b": "whole", "c": "number", "d": "flag", "at": "time"}
     moment = datetime(2026, 6, 1, 12, 0, 0, 5, tzinfo=UTC)
-    parts: list[Rows] = [[("x,\n", 1, 0.1, True, moment)], [("", None, None, None, None), (None, 2, 1e-9, False, moment)]]
-    assert write_file(tmp_path / "f.csv", parts, columns=columns, form="csv") == 3
+    first: Rows = [("x,\n", 1, 0.1, True, moment)]
+    second: Rows = [("", None, None, None, None), (None, 2, 1e-9, False, moment)]
+    assert write_file(tmp_path / "f.csv", [first, second], columns=columns, form="csv") == 3
     assert (tmp_path / "f.csv").read_text() == (
         'a,b,c,d,at\n"x,\n",1,0.1,true,2026-06-01T12:00:00.000005Z\n"",,,,\n,2,1e-9,false,2026-06-01T12:00:00.000005Z\n'
     )
