@@ -1,5 +1,6 @@
 """Exports for a warehouse: what was decided, received or counted since the last one."""
 
+from datetime import UTC
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -41,5 +42,7 @@ def fetch(kind: str) -> Response:
         path = Path(folder) / f"{kind}.{form}"
         exported = export(current_worker().engine, kind, path=path, form=form, since=query.since, until=query.until)
         answer = file_answer(path, form=form)
-    answer.headers["X-Export-Until"] = exported.until.isoformat()
+    answer.headers["X-Export-Until"] = (
+        exported.until.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    )  # a + in an address is a space
     return answer
