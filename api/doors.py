@@ -21,7 +21,8 @@ Scope = Literal["decide", "record", "analyse", "admin"]
 class Door:
     """One method of one path. ``scope`` is what a key must have; None needs no key.
 
-    ``takes`` and ``gives`` are types of the bodies, ``is_change``: If-Match is honoured.
+    ``takes`` and ``gives`` are types of the bodies, ``gives_files``: media types beside
+    JSON; ``is_change``: If-Match is honoured.
     """
 
     method: Method
@@ -35,6 +36,7 @@ class Door:
     query: type[BaseModel] | None = None
     statuses: tuple[int, ...] = (200,)
     gives_text: bool = False
+    gives_files: tuple[str, ...] = ()
     is_change: bool = False
 
 

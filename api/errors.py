@@ -31,6 +31,7 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     domain.ExperimentNotDraft: 409,
     domain.ExperimentNotFound: 404,
     domain.ExperimentVariantNotFound: 404,
+    domain.ExportNotWritten: 507,
     domain.InvalidDefinition: 422,
     domain.InvalidInput: 422,
     domain.InvalidTemplate: 422,

@@ -90,6 +90,8 @@ def _answer(door: Door, schemas: Schemas) -> dict[str, Any]:
         content["application/json"] = {"schema": _schema(door.gives, schemas, mode="serialization")}
     if door.gives_text:
         content["text/plain"] = {"schema": {"type": "string"}}
+    for kind in door.gives_files:
+        content[kind] = {"schema": {"type": "string"} | ({} if kind.startswith("text/") else {"format": "binary"})}
     return {"description": "The answer.", "content": content}
 
 

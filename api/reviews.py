@@ -1,7 +1,7 @@
 """What is proven, and making it stand: results, promotion, policies, roll-back, the programme."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from flask import Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -10,6 +10,7 @@ from api.answers import Text, json_answer
 from api.auth import actor
 from api.doors import Doors
 from api.experiments import wait_until
+from api.files import TYPES, TableFormat, table_answer, wanted_format
 from api.reading import read_json, read_query
 from api.state import current_worker
 from experiments.catalog.serving import now_serving
@@ -18,6 +19,8 @@ from experiments.promote.policies import read_policy, rollback
 from experiments.promote.requests import PromotionRequest, RollbackRequest
 
 doors = Doors("reviews")
+
+_FILES: Final = tuple(TYPES.values())
 
 
 class ReviewQuery(BaseModel):
@@ -30,20 +33,54 @@ class ReviewQuery(BaseModel):
 
 
 class ResultsQuery(ReviewQuery):
-    """Beside ``overall``, all segments or one."""
+    """Beside ``overall``, all segments or one; as JSON, or as a table with a row for each variant."""
 
     segment: Text | None = None
+    format: TableFormat | None = None
 
 
-@doors.open("GET", "/v1/experiments/<key>/results", scope="analyse", query=ResultsQuery, gives=dict[str, Any])
+@doors.open(
+    "GET",
+    "/v1/experiments/<key>/results",
+    scope="analyse",
+    query=ResultsQuery,
+    gives=dict[str, Any],
+    gives_files=_FILES,
+)
 def results(key: str) -> Response:
     """Say what an experiment has shown, per segment and over all, with a verdict and its gates."""
     from experiments import review  # a worker that only decides and records never needs it
+    from experiments.review import flat
 
     query = read_query(ResultsQuery)
     with reading(current_worker().engine) as session:
         said = review.results(session, key, metric=query.metric, segment=query.segment, as_of=query.as_of)
+    form = wanted_format(query.format)
+    if form == "json":
         return json_answer(said)
+    return table_answer(flat.result_rows(said), columns=flat.RESULT_COLUMNS, form=form, name=f"{key}-results")
+
+
+@doors.open(
+    "GET",
+    "/v1/experiments/<key>/results/series",
+    scope="analyse",
+    query=ResultsQuery,
+    gives=dict[str, Any],
+    gives_files=_FILES,
+)
+def results_series(key: str) -> Response:
+    """Say what was known at the end of each day, per segment and over all, and whether effects last."""
+    from experiments import review  # as above
+    from experiments.review import flat
+
+    query = read_query(ResultsQuery)
+    with reading(current_worker().engine) as session:
+        said = review.results_over_time(session, key, metric=query.metric, segment=query.segment, as_of=query.as_of)
+    form = wanted_format(query.format)
+    if form == "json":
+        return json_answer(said)
+    return table_answer(flat.series_rows(said), columns=flat.SERIES_COLUMNS, form=form, name=f"{key}-series")
 
 
 @doors.open("POST", "/v1/experiments/<key>/promote", scope="analyse", takes=PromotionRequest, gives=dict[str, Any])

@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "replay": ("experiments.commands.replay:replay_log", "Run the bandit against a past campaign's log."),
     "demo": ("experiments.commands.demo:demo", "Run the whole loop on simulated customers."),
     "plan": ("experiments.commands.plan:plan_experiment", "Say how many units and weeks an experiment needs."),
+    "export": ("experiments.commands.export:export_rows", "Write decisions, outcomes or tallies to a file."),
     "recount": ("experiments.commands.recount:recount_tallies", "Prove that the tallies equal the raw rows."),
     "keys": ("experiments.commands.keys:keys", "Create, list and revoke API keys."),
 }

@@ -339,3 +339,12 @@ class DemoFailed(ExperimentsError):
 
     def __init__(self, reason: str, *, said: str = "") -> None:
         super().__init__(f"The demo failed: {reason}." + (f" Its server wrote:\n{said[-2_000:]}" if said else ""))
+
+
+class ExportNotWritten(ExperimentsError):
+    """A file could not be written: no such folder, no permission, or no space left."""
+
+    code = "export_not_written"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The file could not be written: {reason}.")

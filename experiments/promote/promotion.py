@@ -18,7 +18,8 @@ from experiments.promote.membership import leave
 from experiments.promote.policies import add_version
 from experiments.promote.requests import PromotionRequest
 from experiments.promote.series import open_policy_series
-from experiments.review.results import STARTED, results
+from experiments.review.reading import STARTED
+from experiments.review.results import results
 from experiments.tables import Experiment, PolicyVersion, Series, SeriesVariant
 
 

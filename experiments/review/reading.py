@@ -10,15 +10,23 @@ from sqlmodel import Session, col, select
 
 from experiments.catalog.definitions import EVERYONE
 from experiments.database import database_now
-from experiments.errors import FieldError, InvalidInput, MetricNotMeasured
+from experiments.errors import (
+    ExperimentNotFound,
+    FieldError,
+    InvalidInput,
+    MetricNotMeasured,
+    SegmentNotFound,
+    WrongState,
+)
 from experiments.review.money import Costs, costs_of, monthly_units, net_of_costs, value_metric
 from experiments.review.strata import Strata, strata_of
 from experiments.series import PinnedMetric
-from experiments.tables import Series, SeriesVariant
+from experiments.tables import Experiment, Series, SeriesVariant
 from experiments.tallies.read import Tallies, Weights, read_tallies, read_weights
 
 Floats = NDArray[np.float64]
 _HOUR = 3600.0
+STARTED = ("running", "paused", "concluded")
 _FIRST = datetime(1980, 1, 1, tzinfo=UTC)  # long before any series, and far from where arithmetic ends
 
 
@@ -66,6 +74,29 @@ class Reading:
         last = np.append(self.last_hour, self.last_hour[known].max())
         days: Floats = np.nan_to_num(np.floor((last + 1.0 - first) / 24.0))
         return days
+
+
+def started_series(session: Session, key: str, *, segment: str | None) -> tuple[Experiment, Series]:
+    """An experiment that has started, and its series.
+
+    Args:
+        session: Reads.
+        key: The experiment's.
+        segment: One that it must cover, if any.
+    Raises:
+        ExperimentNotFound: No such experiment.
+        WrongState: It has not started.
+        SegmentNotFound: It does not cover the segment.
+    """
+    experiment = session.get(Experiment, key)
+    if experiment is None:
+        raise ExperimentNotFound(key)
+    if experiment.series is None:
+        raise WrongState(key, status=experiment.status, allowed=STARTED)
+    series = session.get_one(Series, experiment.series)
+    if segment is not None and segment not in series.segments:
+        raise SegmentNotFound(segment, subject=f"Experiment {key!r}")
+    return experiment, series
 
 
 def moment_of(session: Session, as_of: datetime | None) -> datetime:

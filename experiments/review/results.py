@@ -10,17 +10,13 @@ from numpy.typing import NDArray
 from sqlmodel import Session
 
 from experiments.catalog.definitions import ExperimentDefinition
-from experiments.errors import ExperimentNotFound, SegmentNotFound, WrongState
 from experiments.review.answer import Shown, shown, variants_of
 from experiments.review.checks import checks_of, judged, sample_ratios
 from experiments.review.estimates import estimate
 from experiments.review.money import money_of
-from experiments.review.reading import Reading, moment_of, read, variants_of_series
+from experiments.review.reading import Reading, moment_of, read, started_series, variants_of_series
 from experiments.review.verdict import SMALLEST_EFFECT, Evidence, Rules, gather, judge
-from experiments.tables import Experiment, Series
 from optimizer.sample_ratio import SampleRatio
-
-STARTED = ("running", "paused", "concluded")
 
 
 def results(
@@ -53,18 +49,11 @@ def results(
         SegmentNotFound: It does not cover the segment.
         InvalidInput: ``as_of`` is in the future.
     """
-    experiment = session.get(Experiment, key)
-    if experiment is None:
-        raise ExperimentNotFound(key)
-    if experiment.series is None:
-        raise WrongState(key, status=experiment.status, allowed=STARTED)
+    experiment, series = started_series(session, key, segment=segment)
     moment = moment_of(session, as_of)
-    series = session.get_one(Series, experiment.series)
-    if segment is not None and segment not in series.segments:
-        raise SegmentNotFound(segment, subject=f"Experiment {key!r}")
     definition = ExperimentDefinition.model_validate(experiment.body)
     reading = read(session, series, metric=metric, as_of=moment)
-    live = [variant.retired_at is None for variant in variants_of_series(session, experiment.series)]
+    live = [variant.retired_at is None for variant in variants_of_series(session, series.number or 0)]
     answer = reviewed(reading, rules=_rules(definition), available=np.array(live), segment=segment)
     answer["warnings"] += _remarks(definition)
     return {"experiment": key, "metric": reading.metric.key, "as_of": moment.isoformat(), **answer}

@@ -65,6 +65,20 @@ class Strata:
         out[[where[key] for key in self.keys()]] = values
         return out
 
+    def chosen(self, rows: Flags) -> "Strata":
+        """Some of the strata, shape (n_strata,), under the same segments."""
+        return replace(
+            self,
+            segment=self.segment[rows],
+            day=self.day[rows],
+            version=self.version[rows],
+            n_units=self.n_units[rows],
+            n_responders=self.n_responders[rows],
+            total=self.total[rows],
+            squares=self.squares[rows],
+            propensity=self.propensity[rows],
+        )
+
     def keys(self) -> list[tuple[int, int, int]]:
         """(segment, day, version) of each stratum."""
         return list(zip(self.segment.tolist(), self.day.tolist(), self.version.tolist(), strict=True))
