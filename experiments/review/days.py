@@ -131,7 +131,7 @@ def _stacked(posteriors: Sequence[Posterior], *, rows: Sequence[int]) -> Posteri
 
 
 def _weights(strata: Strata, weights: Weights, *, days: Ints) -> Floats:
-    """Shares of the newest version used until each day, shape (n_days, n_segments, n_variants); NaN before the first."""
+    """Shares of the newest version used until each day, shape (n_days, n_segments, n_variants); NaN before any."""
     newest = np.zeros((days.size + 1, len(strata.segments)), dtype=np.int64)  # the last row: after the last day
     index = {key: i for i, key in enumerate(strata.segments)}
     np.maximum.at(newest, (np.searchsorted(days, strata.day), strata.segment), strata.version)
