@@ -28,7 +28,7 @@ def plan(session: Session, request: object) -> dict[str, Any]:
         can show, or the ``reason`` why it is not estimable), ``weeks`` of the slowest, ``one_segment``: two variants
         with all traffic, and in words ``says``.
     Raises:
-        InvalidDefinition: The request can't be.
+        InvalidInput: The request can't be.
         ExperimentNotFound, PlacementNotFound, DefinitionNotFound, SegmentNotFound: It names what doesn't exist.
     """
     wanted = parse(PlanRequest, request)

@@ -6,7 +6,7 @@ from click.testing import CliRunner, Result
 
 from api.app import App
 from experiments.cli import optimizer
-from experiments.errors import InvalidDefinition
+from experiments.errors import InvalidInput
 from experiments.worker import Worker
 from tests.api.conftest import EXPERIMENT, Client, assert_problem, make_key, pointers
 
@@ -37,7 +37,7 @@ def test_start_says_how_long_it_will_take(welcome: Client) -> None:
 
 
 def test_a_plan_that_cannot_be_is_a_problem(client: Client) -> None:
-    problem = assert_problem(client.post("/v1/plans", NUMBERS | {"power": 2}), 422, "invalid_definition")
+    problem = assert_problem(client.post("/v1/plans", NUMBERS | {"power": 2}), 422, "invalid_input")
     assert pointers(problem) == {"/power"}
     assert_problem(client.post("/v1/plans", {"experiment": "none"}), 404, "experiment_not_found")
     assert_problem(client.post("/v1/plans", {"placement": "none", "metric": "click"}), 404, "placement_not_found")
@@ -66,4 +66,4 @@ def test_the_command_plans_what_the_database_knows(welcome: Client, database_url
     assert json.loads(_run("--experiment", "subject", "--json", *flags).stdout)["metric"] == "click"
     of_metric = _run("--placement", "welcome", "--metric", "click", "--segment", "everyone", *flags)
     assert of_metric.stdout.startswith("everyone: "), of_metric.output
-    assert isinstance(_run("--experiment", "subject", "--variants", "3", *flags).exception, InvalidDefinition)
+    assert isinstance(_run("--experiment", "subject", "--variants", "3", *flags).exception, InvalidInput)

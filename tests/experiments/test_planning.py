@@ -11,7 +11,7 @@ from experiments.catalog.lifecycle import conclude, start
 from experiments.errors import (
     DefinitionNotFound,
     ExperimentNotFound,
-    InvalidDefinition,
+    InvalidInput,
     PlacementNotFound,
     SegmentNotFound,
 )
@@ -253,7 +253,7 @@ def test_a_control_without_units_is_not_estimable(session: Session) -> None:
     ],
 )
 def test_a_request_that_cannot_be_is_refused(session: Session, request_: dict[str, Any], pointer: str) -> None:
-    with pytest.raises(InvalidDefinition) as caught:
+    with pytest.raises(InvalidInput) as caught:
         plan(session, request_)
     assert [field.pointer for field in caught.value.fields] == [pointer]
 
