@@ -107,7 +107,7 @@ def _add(
 def _adding(table: type[SQLModel], dialect: str, *, columns: tuple[str, ...]) -> str:
     """INSERT … ON CONFLICT DO UPDATE that adds every column outside the key.
 
-    Text for the driver itself: it runs in every commit, and SQLAlchemy's own would cost as much as the database.
+    Text for the driver itself: it runs in every commit, and SQLAlchemy's own costs more than it saves here.
     """
     model = table.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
     key = [column.name for column in model.columns if column.primary_key]
