@@ -1,7 +1,7 @@
 """What a series carries of its definitions: metrics pinned whole when it opened, so that no later change reaches it."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Self
@@ -14,9 +14,18 @@ _series: Any = Series.__table__  # type: ignore[attr-defined]  # SQLModel's type
 
 
 @dataclass(frozen=True, slots=True)
-class PinnedMetric:
-    """A metric as a series reads it. ``kind``: binary, count or mean; ``cap`` and totals in the metric's unit.
+class PinnedDenominator:
+    """What a ratio divides by; ``aggregate``: ``sum`` of values or ``count`` of outcomes."""
 
+    event: str
+    aggregate: str
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedMetric:
+    """A metric as a series reads it. ``kind``: binary, count, mean or ratio; ``cap`` and totals in the metric's unit.
+
+    ``aggregate``: of a ratio, whether its numerator is the ``sum`` of values or the ``count`` of outcomes.
     ``since``: a metric that joined later (a programme's) counts only what was received from then on.
     """
 
@@ -30,6 +39,8 @@ class PinnedMetric:
     cap: Decimal | None
     currency: str | None
     since: datetime | None = None
+    aggregate: str | None = None
+    denominator: PinnedDenominator | None = None
 
     @classmethod
     def from_json(cls, pinned: dict[str, Any]) -> Self:
@@ -45,6 +56,8 @@ class PinnedMetric:
             cap=None if pinned["cap"] is None else Decimal(pinned["cap"]),
             currency=pinned["currency"],
             since=None if pinned["since"] is None else datetime.fromisoformat(pinned["since"]),
+            aggregate=pinned.get("aggregate"),  # absent in what was pinned before there were ratios
+            denominator=PinnedDenominator(**pinned["denominator"]) if pinned.get("denominator") else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -60,6 +73,8 @@ class PinnedMetric:
             "cap": None if self.cap is None else str(self.cap),
             "currency": self.currency,
             "since": None if self.since is None else self.since.isoformat(),
+            "aggregate": self.aggregate,
+            "denominator": None if self.denominator is None else asdict(self.denominator),
         }
 
 

@@ -18,6 +18,8 @@ __all__ = [
     "EVERYONE",
     "AttributeDefinition",
     "Cost",
+    "Covariate",
+    "Denominator",
     "ExperimentDefinition",
     "Gates",
     "Guardrail",
@@ -71,6 +73,8 @@ def _duplicates(keys: Sequence[str], *, suffix: str) -> list[FieldError]:
     ]
 
 
+Aggregate = Literal["sum", "count"]
+Event = Annotated[str, Field(min_length=1, max_length=128)]
 Key = Annotated[str, Field(pattern=KEY_PATTERN)]
 Keys = Annotated[tuple[Key, ...], Field(strict=False), AfterValidator(_unique)]
 Description = Annotated[str, Field(max_length=2_000)]
@@ -157,15 +161,25 @@ class PlacementDefinition(_Definition):
         return self
 
 
+class Denominator(_Definition):
+    """What a ratio divides by: of an event, the ``sum`` of its values or the ``count`` of its outcomes."""
+
+    event: Event
+    aggregate: Aggregate = "count"
+
+
 class MetricDefinition(_Definition):
     """What an event means.
 
     ``window_hours`` absent means the channel's own (see the function ``window_hours``); outcomes are accepted for
-    ``grace_hours`` more. ``cap`` limits a unit's total (count, mean).
+    ``grace_hours`` more. ``cap`` limits a unit's total (count, mean, numerator of a ratio). A ratio divides the sum (or
+    count, by ``aggregate``) of all units by that of its ``denominator``.
     """
 
-    event: Annotated[str, Field(min_length=1, max_length=128)]
-    kind: Literal["binary", "count", "mean"]
+    event: Event
+    kind: Literal["binary", "count", "mean", "ratio"]
+    aggregate: Aggregate | None = None
+    denominator: Denominator | None = None
     window_hours: Hours | None = None
     grace_hours: Annotated[float, Field(ge=0, le=24 * 366)] = 24.0
     direction: Literal["increase", "decrease"] = "increase"
@@ -178,8 +192,19 @@ class MetricDefinition(_Definition):
         wrong = []
         if self.cap is not None and self.kind == "binary":
             wrong.append(FieldError("/cap", "a binary metric is 0 or 1; there is nothing to cap"))
-        if self.currency is not None and self.kind != "mean":
-            wrong.append(FieldError("/currency", f"only a mean is money, not a {self.kind}"))
+        if self.currency is not None and self.kind not in {"mean", "ratio"}:
+            wrong.append(FieldError("/currency", f"only a mean or a ratio is money, not a {self.kind}"))
+        refuse(wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _only_a_ratio_divides(self) -> Self:
+        wrong = []
+        if self.kind == "ratio" and self.denominator is None:
+            wrong.append(FieldError("/denominator", "must be said: what a ratio divides by"))
+        if self.kind != "ratio":
+            said = [name for name in ("denominator", "aggregate") if getattr(self, name) is not None]
+            wrong += [FieldError(f"/{name}", f"only a ratio has one, not a {self.kind}") for name in said]
         refuse(wrong)
         return self
 
@@ -203,11 +228,25 @@ class VariantDefinition(_Definition):
 
 
 class Guardrail(_Definition):
-    """A metric that may get worse by at most ``max_harm`` (absolute, in its units), sure at ``probability``."""
+    """A metric that may get worse by at most ``max_harm`` (absolute, in its units), sure at ``probability``.
+
+    ``segments``: where it is watched; absent, in all of the experiment's.
+    """
 
     metric: Key
+    segments: Annotated[Keys, Field(min_length=1)] | None = None
     max_harm: Annotated[float, Field(ge=0)]
     probability: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class Covariate(_Definition):
+    """An attribute of units, known before they are decided, that predicts their outcomes (CUPED).
+
+    ``missing``: what a unit without it counts with; a constant, so that it can't depend on the variant.
+    """
+
+    attribute: Key
+    missing: Annotated[float, Field(ge=-1e12, le=1e12)] = 0.0
 
 
 class Gates(_Definition):
@@ -253,7 +292,7 @@ class ExperimentDefinition(_Definition):
 
     ``burn_in`` is units per variant over all segments; ``floor`` the least weight of any variant, ``control_share`` of
     the control; after ``half_life_hours`` a unit counts half; ``smallest_effect`` (relative) is the least worth having;
-    ``weights`` are for the method ``fixed`` (absent: equal).
+    ``covariate`` narrows intervals; ``weights`` are for the method ``fixed`` (absent: equal).
     """
 
     placement: Key
@@ -269,6 +308,7 @@ class ExperimentDefinition(_Definition):
     half_life_hours: Annotated[float, Field(gt=0)] | None = None
     gates: Gates = Gates()
     smallest_effect: Annotated[float, Field(gt=0, le=10)] | None = None
+    covariate: Covariate | None = None
     weights: dict[Key, Share] | None = None
     variants: Annotated[tuple[VariantDefinition, ...], Field(strict=False), AfterValidator(_variants)]
     description: Description | None = None

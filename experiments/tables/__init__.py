@@ -1,0 +1,47 @@
+"""Every table of the service. DESIGN words name them; constraints repeat the rules that code checks first.
+
+Hot tables (decision, outcome, attribution, response, tallies) carry no foreign keys: the journal writes them in bulk,
+and the series number at the front of each decision id ties them together. Money is exact (``ExactNumber``), times are
+aware UTC.
+"""
+
+from experiments.tables.definitions import (
+    Allocation,
+    Definition,
+    Experiment,
+    Override,
+    PolicyVersion,
+    Series,
+    SeriesVariant,
+    VariantPause,
+    Workspace,
+)
+from experiments.tables.journal import Attribution, Decision, Outcome, Response
+from experiments.tables.records import Analysis, ApiKey, Audit, Correction, Lease
+from experiments.tables.tallies import Tally, TallyAge, TallyCovariate, TallyProduct, TallyResponse
+
+__all__ = [
+    "Allocation",
+    "Analysis",
+    "ApiKey",
+    "Attribution",
+    "Audit",
+    "Correction",
+    "Decision",
+    "Definition",
+    "Experiment",
+    "Lease",
+    "Outcome",
+    "Override",
+    "PolicyVersion",
+    "Response",
+    "Series",
+    "SeriesVariant",
+    "Tally",
+    "TallyAge",
+    "TallyCovariate",
+    "TallyProduct",
+    "TallyResponse",
+    "VariantPause",
+    "Workspace",
+]

@@ -1,0 +1,89 @@
+"""What happened: decisions, outcomes, and what was attributed to whom; written in bulk, without foreign keys."""
+
+from datetime import datetime
+from decimal import Decimal
+
+from sqlalchemy import BigInteger, CheckConstraint, Float, Index, LargeBinary, String, Text, text
+from sqlmodel import Field, SQLModel
+
+from experiments.column_types import ExactNumber, UtcDateTime, json_type
+from experiments.tables.constraints import CLUSTERED, Json, one_of
+
+
+class Decision(SQLModel, table=True):
+    """The variant chosen for a unit at first contact. ``id``: series number (4 bytes), 12 bytes of the unit's hash.
+
+    ``covariate``: the unit's value of its series' covariate then; null where that was missing, or there is none.
+    """
+
+    __table_args__ = (
+        CheckConstraint("propensity > 0 AND propensity <= 1", name="propensity"),
+        Index(None, "customer_id", "decided_at"),
+        CLUSTERED,
+    )
+
+    id: bytes = Field(primary_key=True, sa_type=LargeBinary)
+    customer_id: str = Field(sa_type=Text)
+    occasion_id: str | None = Field(default=None, sa_type=Text)
+    segment: str = Field(sa_type=String)
+    variant: str = Field(sa_type=String)
+    allocation_version: int
+    propensity: float = Field(sa_type=Float(53))
+    decided_at: datetime = Field(sa_type=UtcDateTime)
+    attributes: Json = Field(default=None, nullable=True, sa_type=json_type())
+    lacks_attribute: bool = False
+    late: bool = False
+    contradicted: bool = False
+    covariate: float | None = Field(default=None, sa_type=Float(53))
+
+
+class Outcome(SQLModel, table=True):
+    """Something a customer did, as it was reported. ``id`` is a hash of (source, outcome_id), or random without one.
+
+    ``excluded_by``: the correction that keeps it from counting; whatever its status, it stays.
+    """
+
+    __table_args__ = (
+        one_of("status", "attributed", "waiting", "unattributed", "future", "late"),
+        CheckConstraint("decision_id IS NOT NULL OR customer_id IS NOT NULL", name="who"),
+        Index(
+            None, "retry_at", sqlite_where=text("retry_at IS NOT NULL"), postgresql_where=text("retry_at IS NOT NULL")
+        ),
+    )
+
+    id: bytes = Field(primary_key=True, sa_type=LargeBinary)
+    source: str = Field(sa_type=String)
+    outcome_id: str | None = Field(default=None, sa_type=Text)
+    decision_id: bytes | None = Field(default=None, sa_type=LargeBinary)
+    customer_id: str | None = Field(default=None, sa_type=Text)
+    occasion_id: str | None = Field(default=None, sa_type=Text)
+    event: str = Field(sa_type=String)
+    value: Decimal | None = Field(default=None, sa_type=ExactNumber)
+    occurred_at: datetime = Field(sa_type=UtcDateTime)
+    received_at: datetime = Field(sa_type=UtcDateTime)
+    status: str = Field(sa_type=String)
+    retry_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    n_duplicates: int = 0
+    excluded_by: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class Attribution(SQLModel, table=True):
+    """An outcome counted for a decision: what a recount starts from."""
+
+    __table_args__ = (CLUSTERED,)
+
+    decision_id: bytes = Field(primary_key=True, sa_type=LargeBinary)
+    outcome_id: bytes = Field(primary_key=True, sa_type=LargeBinary)
+
+
+class Response(SQLModel, table=True):
+    """All outcomes of one metric attributed to one decision; of a ratio, ``total`` is its numerator."""
+
+    __table_args__ = (CLUSTERED,)
+
+    decision_id: bytes = Field(primary_key=True, sa_type=LargeBinary)
+    metric: str = Field(primary_key=True, sa_type=String)
+    n_outcomes: int
+    total: Decimal = Field(sa_type=ExactNumber)
+    first_at: datetime = Field(sa_type=UtcDateTime)
+    denominator: Decimal | None = Field(default=None, sa_type=ExactNumber)
