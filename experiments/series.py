@@ -22,6 +22,14 @@ class PinnedDenominator:
 
 
 @dataclass(frozen=True, slots=True)
+class PinnedPrior:
+    """The mean outcome expected of a unit, in the metric's unit, and the units that this is worth."""
+
+    mean: float
+    n_units: float
+
+
+@dataclass(frozen=True, slots=True)
 class PinnedMetric:
     """A metric as a series reads it. ``kind``: binary, count, mean or ratio; ``cap`` and totals in the metric's unit.
 
@@ -41,6 +49,7 @@ class PinnedMetric:
     since: datetime | None = None
     aggregate: str | None = None
     denominator: PinnedDenominator | None = None
+    prior: PinnedPrior | None = None
 
     @classmethod
     def from_json(cls, pinned: dict[str, Any]) -> Self:
@@ -58,6 +67,7 @@ class PinnedMetric:
             since=None if pinned["since"] is None else datetime.fromisoformat(pinned["since"]),
             aggregate=pinned.get("aggregate"),  # absent in what was pinned before there were ratios
             denominator=PinnedDenominator(**pinned["denominator"]) if pinned.get("denominator") else None,
+            prior=PinnedPrior(**pinned["prior"]) if pinned.get("prior") else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -75,6 +85,7 @@ class PinnedMetric:
             "since": None if self.since is None else self.since.isoformat(),
             "aggregate": self.aggregate,
             "denominator": None if self.denominator is None else asdict(self.denominator),
+            "prior": None if self.prior is None else asdict(self.prior),
         }
 
 

@@ -38,7 +38,7 @@ from experiments.errors import (
 from experiments.input.checks import KEY_PATTERN, shown
 from experiments.segments.rules import compile_segmentation
 from experiments.segments.syntax import conditions
-from experiments.series import PinnedDenominator, PinnedMetric
+from experiments.series import PinnedDenominator, PinnedMetric, PinnedPrior
 from experiments.tables import Definition, Experiment, Series
 
 Kind = Literal["attribute", "segmentation", "placement", "metric"]
@@ -202,6 +202,7 @@ def pin_metric(session: Session, key: str, *, channel: str) -> PinnedMetric:
         currency=metric.currency,
         aggregate=(metric.aggregate or "sum") if metric.kind == "ratio" else None,
         denominator=None if metric.denominator is None else PinnedDenominator(**metric.denominator.model_dump()),
+        prior=None if metric.prior is None else PinnedPrior(**metric.prior.model_dump()),
     )
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "SegmentDefinition",
     "SegmentationDefinition",
     "VariantDefinition",
+    "Prior",
     "parse_definition",
     "window_hours",
 ]
@@ -168,18 +169,27 @@ class Denominator(_Definition):
     aggregate: Aggregate = "count"
 
 
+class Prior(_Definition):
+    """What is expected of a unit's mean outcome before any is seen, and how many units that is worth."""
+
+    mean: float
+    n_units: Annotated[float, Field(gt=0, le=1e9)]
+
+
 class MetricDefinition(_Definition):
     """What an event means.
 
     ``window_hours`` absent means the channel's own (see the function ``window_hours``); outcomes are accepted for
     ``grace_hours`` more. ``cap`` limits a unit's total (count, mean, numerator of a ratio). A ratio divides the sum (or
-    count, by ``aggregate``) of all units by that of its ``denominator``.
+    count, by ``aggregate``) of all units by that of its ``denominator``. ``prior`` absent says next to nothing: a
+    uniform one for rates, one responder's worth of the pooled mean for the others.
     """
 
     event: Event
     kind: Literal["binary", "count", "mean", "ratio"]
     aggregate: Aggregate | None = None
     denominator: Denominator | None = None
+    prior: Prior | None = None
     window_hours: Hours | None = None
     grace_hours: Annotated[float, Field(ge=0, le=24 * 366)] = 24.0
     direction: Literal["increase", "decrease"] = "increase"
@@ -194,6 +204,8 @@ class MetricDefinition(_Definition):
             wrong.append(FieldError("/cap", "a binary metric is 0 or 1; there is nothing to cap"))
         if self.currency is not None and self.kind not in {"mean", "ratio"}:
             wrong.append(FieldError("/currency", f"only a mean or a ratio is money, not a {self.kind}"))
+        if self.prior is not None and self.kind == "binary" and not 0.0 < self.prior.mean < 1.0:
+            wrong.append(FieldError("/prior/mean", f"is {self.prior.mean}, no rate between 0 and 1"))
         refuse(wrong)
         return self
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.catalog.definitions import ExperimentDefinition
+from experiments.priors import beta_prior, mean_prior
 from experiments.series import PinnedMetric
 from experiments.tables import Allocation
 from experiments.tallies.read import Ages, Blocks, Tallies
@@ -193,13 +194,15 @@ def _posteriors(learnable: Learnable, now: datetime) -> tuple[_Exposed, Posterio
     )
     exposed = _exposures(observed, blocks, n_segments=len(tallies.segments))
     if learnable.goal.kind == "binary":
-        return exposed, beta_posterior(exposed.n_responders, exposed.n_units)
+        alpha, beta = beta_prior(learnable.goal.prior)
+        return exposed, beta_posterior(exposed.n_responders, exposed.n_units, prior_alpha=alpha, prior_beta=beta)
     row_weight = block_weight[blocks.of_row]
     sums = {
         "total": tallies.by_variant(tallies.capped_total * row_weight),
         "sum_squares": tallies.by_variant(tallies.capped_squares * row_weight),
     }
-    prior = weak_mean_prior(exposed.n_units, n_responders=exposed.n_responders, **sums)
+    weak = weak_mean_prior(exposed.n_units, n_responders=exposed.n_responders, **sums)
+    prior = mean_prior(learnable.goal.prior, weak)
     return exposed, mean_posterior(exposed.n_units, prior=prior, **sums)
 
 

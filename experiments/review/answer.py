@@ -1,70 +1,85 @@
 """From estimates to the JSON of an answer: variants, verdicts, uplift; what is not estimable is null."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.review.estimates import Estimates, posterior_of
-from optimizer.comparison import absolute_uplift, expected_loss, probability_beats
+from experiments.review.estimates import Estimates, estimate, posterior_of
+from experiments.review.reading import Reading
+from optimizer.comparison import Uplift, absolute_uplift, expected_loss, probability_beats, relative_uplift
 from optimizer.probability_best import probability_best
 
 Floats = NDArray[np.float64]
 
 LEVEL = 0.95
-_CLEAR = 1.96  # standard errors of control's mean from zero
+
+Detail = Callable[[int, int], dict[str, Any]]  # what more is said of (row, variant)
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is shown of every variant by segment and over all (the last row), shapes (n_segments + 1, n_variants)."""
+    """What is shown of every variant by segment and over all (the last row), shapes (n_segments + 1, n_variants).
+
+    ``n_units`` counts all, also those whose ratio is not estimable.
+    """
 
     estimates: Estimates
+    n_units: Floats
     low: Floats
     high: Floats
     best: Floats
     beats: Floats
     loss: Floats
-    low_uplift: Floats
-    high_uplift: Floats
+    absolute: Uplift
+    relative: Uplift
 
 
-def shown(estimates: Estimates, *, binary: bool, higher_is_better: bool) -> Shown:
-    """Posteriors of all units, with a prior that says next to nothing."""
-    posterior = posterior_of(estimates, binary=binary)
+def shown(reading: Reading) -> Shown:
+    """Posteriors of all units."""
+    estimates, higher_is_better = estimate(reading.strata), reading.metric.higher_is_better
+    n_units = reading.units.by_segment(reading.units.n_units)
+    n_units = np.concatenate([n_units, n_units.sum(axis=0, keepdims=True)])
+    posterior = posterior_of(estimates, is_rate=reading.is_rate, prior=reading.metric.prior)
     if posterior is None:
-        return _nothing(estimates)
+        return _nothing(estimates, n_units)
     low, high = posterior.interval(LEVEL)
     control = estimates.control
-    uplift = absolute_uplift(posterior, control_index=control, level=LEVEL)
     return Shown(
         estimates,
+        n_units,
         low,
         high,
         best=probability_best(posterior, higher_is_better=higher_is_better),
         beats=probability_beats(posterior, control_index=control, higher_is_better=higher_is_better),
         loss=expected_loss(posterior, higher_is_better=higher_is_better),
-        low_uplift=uplift.low,
-        high_uplift=uplift.high,
+        absolute=absolute_uplift(posterior, control_index=control, level=LEVEL),
+        relative=relative_uplift(posterior, control_index=control, level=LEVEL),
     )
 
 
-def _nothing(estimates: Estimates) -> Shown:
+def _nothing(estimates: Estimates, n_units: Floats) -> Shown:
     empty = np.full(estimates.mean.shape, np.nan)
-    return Shown(estimates, empty, empty, best=empty, beats=empty, loss=empty, low_uplift=empty, high_uplift=empty)
+    none = Uplift(empty, empty, empty, np.zeros(empty.shape, dtype=np.bool_))
+    return Shown(estimates, n_units, empty, empty, best=empty, beats=empty, loss=empty, absolute=none, relative=none)
 
 
 def variants_of(
-    shown_: Shown, row: int, *, variants: Sequence[str], weights: Mapping[str, float]
+    shown_: Shown,
+    row: int,
+    *,
+    variants: Sequence[str],
+    weights: Mapping[str, float],
+    details: Sequence[Detail] = (),
 ) -> list[dict[str, Any]]:
     """The ``variants`` of a segment (or, for the last row, of all)."""
     found = shown_.estimates
     return [
         {
             "variant": key,
-            "n_units": int(found.n_units[row, index]),
+            "n_units": int(shown_.n_units[row, index]),
             "n_responders": int(found.n_responders[row, index]),
             "mean": number(found.mean[row, index]),
             "interval": pair(shown_.low[row, index], shown_.high[row, index]),
@@ -73,24 +88,31 @@ def variants_of(
             "expected_loss": number(shown_.loss[row, index]),
             "uplift": None if index == found.control else _uplift(shown_, row, index=index),
             "weight": weights.get(key, 0.0),
+            **{name: value for detail in details for name, value in detail(row, index).items()},
         }
         for index, key in enumerate(variants)
     ]
 
 
 def _uplift(shown_: Shown, row: int, *, index: int) -> dict[str, Any]:
-    """Against control; the interval is of the absolute uplift, and excludes 0 exactly when the relative one would."""
-    found = shown_.estimates
-    difference = found.difference[row, index]
-    base, base_variance = found.mean[row, found.control], found.variance[row, found.control]
-    clear = bool(abs(base) > _CLEAR * np.sqrt(base_variance))  # else a ratio to it has no meaning (Fieller 1954)
+    """Against control; ``interval`` is of the absolute uplift, and excludes 0 when that of the relative one does."""
+    found, at = shown_.estimates, (row, index)
+    difference, base = found.difference[at], found.mean[row, found.control]
+    known = bool(np.isfinite(difference))
+    clear = known and bool(shown_.relative.estimable[at])
     return {
         "absolute": number(difference),
-        "relative": number(difference / abs(base)) if clear else None,
-        "interval": pair(shown_.low_uplift[row, index], shown_.high_uplift[row, index])
-        if np.isfinite(difference)
-        else None,
+        "interval": pair(shown_.absolute.low[at], shown_.absolute.high[at]) if known else None,
+        "relative": number(difference / base) if clear else None,
+        "relative_interval": pair(shown_.relative.low[at], shown_.relative.high[at]) if clear else None,
+        "reason": _why_not(known=known, clear=clear),
     }
+
+
+def _why_not(*, known: bool, clear: bool) -> str | None:
+    if not known:
+        return "not estimable: the variant and the control were never randomised together"
+    return None if clear else "relative not estimable: control's mean is not clearly above zero"
 
 
 def number(value: float) -> float | None:

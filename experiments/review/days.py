@@ -60,6 +60,7 @@ class Days:
         weights: Weights,
         *,
         rows: Sequence[int],
+        is_rate: bool,
         metric: PinnedMetric,
     ) -> Self:
         """Estimate every day; the posteriors of all days are then compared in one pass.
@@ -68,11 +69,12 @@ class Days:
             strata: Of all units.
             weights: Every allocation version.
             rows: Segments to keep by index; ``n_segments`` is the row over all.
+            is_rate: Whether units count with 0 or 1.
             metric: As pinned.
         """
         days = decided_days(strata)
         found = [estimate(strata.chosen(strata.day <= day)) for day in days]
-        low, high, best = _compared(found, rows=rows, metric=metric)
+        low, high, best = _compared(found, rows=rows, is_rate=is_rate, metric=metric)
 
         def by_day(name: str) -> Floats:
             return np.array([getattr(one, name)[rows] for one in found]).reshape(low.shape)
@@ -111,10 +113,10 @@ def decided_days(strata: Strata) -> Ints:
 
 
 def _compared(
-    found: Sequence[Estimates], *, rows: Sequence[int], metric: PinnedMetric
+    found: Sequence[Estimates], *, rows: Sequence[int], is_rate: bool, metric: PinnedMetric
 ) -> tuple[Floats, Floats, Floats]:
     """Intervals and probabilities to be best; NaN on days when no outcome varied yet."""
-    posteriors = [posterior_of(one, binary=metric.kind == "binary") for one in found]
+    posteriors = [posterior_of(one, is_rate=is_rate, prior=metric.prior) for one in found]
     known = [i for i, one in enumerate(posteriors) if one is not None]
     shape = len(found), len(rows), found[0].mean.shape[1] if found else 0
     low, high, best = (np.full(shape, np.nan) for _ in range(3))

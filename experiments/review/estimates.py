@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.priors import beta_prior, mean_prior
 from experiments.review.strata import Strata
+from experiments.series import PinnedPrior
 from optimizer.errors import NoVariation
 from optimizer.posteriors import MeanPrior, Posterior, beta_posterior, mean_posterior, weak_mean_prior
 from optimizer.standardise import Standardised, across_segments, block_differences, block_means
@@ -53,21 +55,23 @@ def estimate(strata: Strata) -> Estimates:
     the overall ones are those of the segments, weighted by all of their units: shifting traffic can't turn them round.
     """
     segments = _of_segments(strata.pooled())
+    whole = strata.overall or strata
     if strata.has_one_weighting():
-        return _stacked(segments, _of_segments(strata.as_one_segment()))
-    return _stacked(segments, _over_all(segments))
+        return _stacked(segments, _of_segments(whole.as_one_segment()))
+    return _stacked(segments, _over_all(segments if whole is strata else _of_segments(whole.pooled())))
 
 
-def posterior_of(estimates: Estimates, *, binary: bool) -> Posterior | None:
-    """Posterior of every mean: Beta from a uniform prior for rates, Student for counts and money.
+def posterior_of(estimates: Estimates, *, is_rate: bool, prior: PinnedPrior | None = None) -> Posterior | None:
+    """Posterior of every mean: Beta for rates, Student for counts and money, from the metric's prior or a weak one.
 
     Adjusted means enter with as many units as give their variance. A Student posterior leans on the pooled variance of
     all variants only below 20 responders, where its own says little; above, it is the classical one to all printed
     digits. None if nothing varies, so that there is no scale.
     """
-    n, mean, within = _effective(estimates, binary=binary)
-    if binary:
-        return beta_posterior(np.minimum(mean * n, n), n)
+    n, mean, within = _effective(estimates, is_rate=is_rate)
+    if is_rate:
+        alpha, beta = beta_prior(prior)
+        return beta_posterior(np.minimum(mean * n, n), n, prior_alpha=alpha, prior_beta=beta)
     sums = {"total": mean * n, "sum_squares": within + mean**2 * n}
     try:
         weak = weak_mean_prior(
@@ -79,7 +83,7 @@ def posterior_of(estimates: Estimates, *, binary: bool) -> Posterior | None:
     except NoVariation:
         return None
     own = MeanPrior(mean=weak.mean, weight=1e-3, variance=weak.variance, degrees_of_freedom=1.0)
-    shy, sure = mean_posterior(n, prior=weak, **sums), mean_posterior(n, prior=own, **sums)
+    shy, sure = (mean_posterior(n, prior=mean_prior(prior, one), **sums) for one in (weak, own))
     enough = estimates.n_responders >= ENOUGH_RESPONDERS
     return type(sure)(
         np.where(enough, sure.location, shy.location),
@@ -92,13 +96,13 @@ def _responders(estimates: Estimates, n: Floats) -> Floats:
     return np.minimum(estimates.n_responders, n)
 
 
-def _effective(estimates: Estimates, *, binary: bool) -> tuple[Floats, Floats, Floats]:
+def _effective(estimates: Estimates, *, is_rate: bool) -> tuple[Floats, Floats, Floats]:
     """Units, mean and sum of squares around it that stand for each estimate."""
     known = np.isfinite(estimates.mean)
     n = np.where(known, estimates.n_units, 0.0)
     mean = np.where(known, estimates.mean, 0.0)
-    mean = mean.clip(0.0, 1.0) if binary else mean
-    spread = mean * (1.0 - mean) if binary else _ratio(estimates.within, np.maximum(n - 1.0, 1.0))
+    mean = mean.clip(0.0, 1.0) if is_rate else mean
+    spread = mean * (1.0 - mean) if is_rate else _ratio(estimates.within, np.maximum(n - 1.0, 1.0))
     adjusted = known & ~estimates.plain[:, np.newaxis] & (estimates.variance > 0.0) & (spread > 0.0)
     units = np.where(adjusted, np.minimum(_ratio(spread, np.where(adjusted, estimates.variance, 1.0)), n), n)
     return units, mean, estimates.within * _ratio(units, np.maximum(n, 1.0))

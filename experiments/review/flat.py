@@ -30,6 +30,11 @@ RESULT_COLUMNS: Final[Columns] = {
     "uplift_relative": "number",
     "uplift_low": "number",
     "uplift_high": "number",
+    "uplift_relative_low": "number",
+    "uplift_relative_high": "number",
+    "always_valid_low": "number",
+    "always_valid_high": "number",
+    "always_valid_p_value": "number",
 }
 SERIES_COLUMNS: Final[Columns] = {**_HEAD, "segment": "text", "day": "text", **_VARIANT}
 
@@ -37,7 +42,7 @@ SERIES_COLUMNS: Final[Columns] = {**_HEAD, "segment": "text", "day": "text", **_
 def result_rows(answer: Mapping[str, Any]) -> Rows:
     """The rows of what ``results`` gives, in the order of ``RESULT_COLUMNS``; money, checks and gates are not there."""
     return [
-        _row({**answer, **row, **variant, **_interval(variant), **_uplift(variant)}, RESULT_COLUMNS)
+        _row({**answer, **row, **variant, **_interval(variant), **_uplift(variant), **_sequence(variant)}, RESULT_COLUMNS)
         for row in _all(answer)
         for variant in row["variants"]
     ]
@@ -64,14 +69,23 @@ def _interval(variant: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _uplift(variant: Mapping[str, Any]) -> dict[str, Any]:
-    uplift = variant["uplift"] or {"absolute": None, "relative": None, "interval": None}
+    uplift = variant["uplift"] or dict.fromkeys(("absolute", "relative", "interval", "relative_interval"))
     low, high = uplift["interval"] or (None, None)
+    relative_low, relative_high = uplift["relative_interval"] or (None, None)
     return {
         "uplift_absolute": uplift["absolute"],
         "uplift_relative": uplift["relative"],
         "uplift_low": low,
         "uplift_high": high,
+        "uplift_relative_low": relative_low,
+        "uplift_relative_high": relative_high,
     }
+
+
+def _sequence(variant: Mapping[str, Any]) -> dict[str, Any]:
+    sequence = variant["always_valid"] or {"interval": None, "p_value": None}
+    low, high = sequence["interval"] or (None, None)
+    return {"always_valid_low": low, "always_valid_high": high, "always_valid_p_value": sequence["p_value"]}
 
 
 def _row(values: Mapping[str, Any], columns: Columns) -> list[Any]:

@@ -43,7 +43,7 @@ def value_metric(asked: PinnedMetric, pinned: Sequence[PinnedMetric], *, costs: 
 
     With costs a mean without a currency counts as money too, since costs are in the goal's unit.
     """
-    money = [metric for metric in (asked, *pinned) if metric.currency is not None]
+    money = [metric for metric in (asked, *pinned) if metric.kind == "mean" and metric.currency is not None]
     means = [metric for metric in (asked, *pinned) if metric.kind == "mean"] if costs.any else []
     return next(iter([*money, *means]), None)
 

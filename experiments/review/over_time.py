@@ -50,7 +50,7 @@ def results_over_time(
     rows = _rows(strata, segment=segment)
     _refuse_too_many(len(days) * len(rows) * len(strata.variants))
     weights = read_weights(session, series.number or 0)
-    known = Days.of(strata, weights, rows=rows, metric=reading.metric)
+    known = Days.of(strata, weights, rows=rows, is_rate=reading.is_rate, metric=reading.metric)
     first_day = days[0] if days else 0
     novelty = Novelty.of(reading.matured, first_day=first_day)
     shown = [{"days": known.shown(index), "novelty": novelty.shown(row)} for index, row in enumerate(rows)]

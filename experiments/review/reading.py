@@ -20,6 +20,7 @@ from experiments.errors import (
 )
 from experiments.review.money import Costs, costs_of, monthly_units, net_of_costs, value_metric
 from experiments.review.strata import Strata, strata_of
+from experiments.review.unit_values import CovariateUse, UnitValues, unit_values
 from experiments.series import PinnedMetric
 from experiments.tables import Experiment, Series, SeriesVariant
 from experiments.tallies.read import Tallies, Weights, read_tallies, read_weights
@@ -36,8 +37,12 @@ class Reading:
 
     Attributes:
         metric: As pinned.
-        strata: All units decided by then.
-        matured: Those whose window and grace have passed.
+        units: All units decided by then, as tallied.
+        matured_units: Those whose window and grace have passed.
+        strata: All units with what they count with (``unit_values``).
+        matured: The matured ones.
+        uncapped: As ``strata``, with totals as they came; None where the metric has no cap.
+        covariate: What the series' covariate does for this metric; None without one.
         first_hour: Of the matured decisions of each segment, hours since 1970, NaN if none, shape (n_segments,).
         last_hour: The last such hour.
         n_lacking: Units that lacked an attribute.
@@ -48,8 +53,12 @@ class Reading:
     """
 
     metric: PinnedMetric
+    units: Strata
+    matured_units: Strata
     strata: Strata
     matured: Strata
+    uncapped: Strata | None
+    covariate: CovariateUse | None
     first_hour: Floats
     last_hour: Floats
     n_lacking: float
@@ -61,8 +70,13 @@ class Reading:
     @property
     def matured_share(self) -> float | None:
         """Matured units among all; None without any."""
-        units = float(self.strata.n_units.sum())
-        return float(self.matured.n_units.sum()) / units if units else None
+        units = float(self.units.n_units.sum())
+        return float(self.matured_units.n_units.sum()) / units if units else None
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether units count with 0 or 1; less what a covariate foretells they don't."""
+        return self.metric.kind == "binary" and not (self.covariate is not None and self.covariate.is_used)
 
     @property
     def days(self) -> Floats:
@@ -169,10 +183,18 @@ def read(
     costs = costs_of([variant.cost for variant in variants])
     net, currency = _net(pinned, pinned_metrics(series), costs=costs, read_strata=strata_of_metric)
     first_hour, last_hour = _hours(tallies, matured)
+    attribute = None if series.covariate is None else series.covariate["attribute"]
+    units = strata_of(tallies, weights, control=control, capped=capped)
+    matured_units = strata_of(tallies, weights, control=control, capped=capped, matured=matured)
+    values = unit_values(units, metric=pinned, covariate=attribute)
     return Reading(
         metric=pinned,
-        strata=strata_of(tallies, weights, control=control, capped=capped),
-        matured=strata_of(tallies, weights, control=control, capped=capped, matured=matured),
+        units=units,
+        matured_units=matured_units,
+        strata=values.strata,
+        matured=_alike(matured_units, values, metric=pinned),
+        uncapped=strata_of(tallies, weights, control=control) if capped else None,
+        covariate=values.covariate,
         first_hour=first_hour,
         last_hour=last_hour,
         n_lacking=float(tallies.n_lacking.sum()),
@@ -181,6 +203,13 @@ def read(
         net=net,
         currency=currency,
     )
+
+
+def _alike(matured_units: Strata, values: UnitValues, *, metric: PinnedMetric) -> Strata:
+    """What matured units count with, adjusted by a covariate only if all units are."""
+    use = values.covariate
+    attribute = use.attribute if use is not None and use.is_used else None
+    return unit_values(matured_units, metric=metric, covariate=attribute).strata
 
 
 def _net(

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from sqlmodel import Session
 
 from experiments.catalog.definitions import ExperimentDefinition
-from experiments.review.answer import Shown, shown, variants_of
+from experiments.review.answer import Detail, Shown, shown, variants_of
 from experiments.review.checks import checks_of, judged, sample_ratios
+from experiments.review.details import details
 from experiments.review.estimates import estimate
 from experiments.review.money import money_of
 from experiments.review.reading import Reading, moment_of, read, started_series, variants_of_series
@@ -82,6 +83,7 @@ class _Reviewed:
     evidence: Evidence
     whole: SampleRatio
     ratios: Sequence[SampleRatio | None]
+    details: Sequence[Detail]
 
 
 def reviewed(
@@ -99,7 +101,7 @@ def reviewed(
     keys = reading.strata.segments
     rows = [_row(review, i) for i, key in enumerate(keys) if segment in {None, key}]
     overall = _row(review, len(keys))
-    checks, warnings = checks_of(reading.strata, n_lacking=reading.n_lacking, whole=review.whole, ratios=review.ratios)
+    checks, warnings = checks_of(reading.units, n_lacking=reading.n_lacking, whole=review.whole, ratios=review.ratios)
     return {
         "matured_share": reading.matured_share,
         "segments": rows,
@@ -112,7 +114,7 @@ def reviewed(
 
 def _review(reading: Reading, *, rules: Rules, available: NDArray[np.bool_]) -> _Reviewed:
     binary, higher_is_better = reading.metric.kind == "binary", reading.metric.higher_is_better
-    whole, ratios = sample_ratios(reading.strata)
+    whole, ratios = sample_ratios(reading.units)
     evidence = gather(
         reading.matured,
         estimate(reading.matured),
@@ -122,8 +124,7 @@ def _review(reading: Reading, *, rules: Rules, available: NDArray[np.bool_]) -> 
         higher_is_better=higher_is_better,
         available=available,
     )
-    visible = shown(estimate(reading.strata), binary=binary, higher_is_better=higher_is_better)
-    return _Reviewed(reading, rules, visible, evidence, whole, ratios)
+    return _Reviewed(reading, rules, shown(reading), evidence, whole, ratios, details(reading, evidence))
 
 
 def _row(review: _Reviewed, row: int) -> dict[str, Any]:
@@ -132,13 +133,15 @@ def _row(review: _Reviewed, row: int) -> dict[str, Any]:
     ratio = judged(review.whole, None if is_overall else review.ratios[row])
     verdict = judge(review.evidence, row, variants=strata.variants, rules=review.rules, ratio=ratio)
     weights = _mixed(review.reading) if is_overall else review.reading.weights[strata.segments[row]]
-    variants = variants_of(review.shown, row, variants=strata.variants, weights=weights)
+    variants = variants_of(
+        review.shown, row, variants=strata.variants, weights=weights, details=review.details
+    )
     return {"segment": None if is_overall else strata.segments[row], **verdict, "variants": variants}
 
 
 def _mixed(reading: Reading) -> Mapping[str, float]:
     """The current weights of all segments, by their share of units."""
-    units = reading.strata.by_segment(reading.strata.n_units).sum(axis=1)
+    units = reading.units.by_segment(reading.units.n_units).sum(axis=1)
     mix = units / units.sum() if units.sum() > 0 else np.full(units.size, 1.0 / max(units.size, 1))
     shares = list(zip(reading.strata.segments, mix, strict=True))
     return {

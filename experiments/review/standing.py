@@ -10,10 +10,13 @@ import numpy as np
 from sqlmodel import Session, select
 
 from experiments.catalog.serving import current_policy
+from experiments.decisions.choosing import TREATED
 from experiments.errors import MetricNotMeasured, PolicyNotFound
+from experiments.review.periods import by_period
 from experiments.review.reading import Reading, moment_of, pinned_metric, read
 from experiments.review.results import reviewed
 from experiments.review.strata import joined, relabelled
+from experiments.review.unit_values import unit_values
 from experiments.review.verdict import Rules
 from experiments.tables import PolicyVersion, Series
 
@@ -33,7 +36,7 @@ def policy_results(
         as_of: By default now.
     Returns:
         As ``results``, with two variants: ``standing``, and as the control ``exploring``, all the others together.
-        Each segment names its ``standing_variant`` and ``experiment``.
+        Each segment names its ``standing_variant`` and ``experiment``; ``periods`` has each 30 days by itself.
     Raises:
         PolicyNotFound: Nothing stands there.
         MetricNotMeasured: None of its promotions measures the metric.
@@ -53,7 +56,9 @@ def policy_results(
             lacking += list(entries)
     if not parts:
         raise MetricNotMeasured(wanted, measured=[pinned["key"] for pinned in newest.metrics])
-    answer = reviewed(_joined(parts), rules=Rules(), available=np.array([True, True]))
+    together = _joined(parts)
+    answer = reviewed(together, rules=Rules(), available=np.array([True, True]))
+    answer["periods"] = by_period(together, treated=STANDING)
     for row in answer["segments"]:
         entry = policy.entries[row["segment"]]
         row |= {"standing_variant": entry["variant"], "experiment": entry["experiment"]}
@@ -75,7 +80,8 @@ def programme_results(session: Session, *, metric: str | None = None, as_of: dat
         metric: By default ``revenue``.
         as_of: By default now.
     Returns:
-        ``placements``: for each as ``results``, with the variants ``treated`` and, as the control, ``held_out``.
+        ``placements``: for each as ``results``, with the variants ``treated`` and, as the control, ``held_out``; its
+        ``periods`` have each 30 days by itself.
     """
     wanted, moment = metric or PROGRAMME_METRIC, moment_of(session, as_of)
     query = select(Series).where(Series.kind == "programme").order_by(Series.placement)
@@ -84,7 +90,8 @@ def programme_results(session: Session, *, metric: str | None = None, as_of: dat
         if any(pinned["key"] == wanted for pinned in series.metrics):
             reading = read(session, series, metric=wanted, as_of=moment)
             review = reviewed(reading, rules=Rules(), available=np.array([True, True]))
-            placements.append({"placement": series.placement, **review})
+            periods = by_period(reading, treated=TREATED)
+            placements.append({"placement": series.placement, **review, "periods": periods})
         else:
             lacking.append(series.placement)
     warnings = [f"{wanted} is not measured by these placements: {', '.join(lacking)}."] if lacking else []
@@ -112,11 +119,16 @@ def _as_two(reading: Reading, standing: Mapping[str, str]) -> Reading:
     index = {key: i for i, key in enumerate(reading.strata.variants)}
     chosen = [index[standing[segment]] for segment in reading.strata.segments]
     names = STANDING, EXPLORING
+    units = relabelled(reading.units, chosen, variants=names)
+    matured_units = relabelled(reading.matured_units, chosen, variants=names)
     shares = {segment: weights.get(standing[segment], 0.0) for segment, weights in reading.weights.items()}
     return replace(
         reading,
-        strata=relabelled(reading.strata, chosen, variants=names),
-        matured=relabelled(reading.matured, chosen, variants=names),
+        units=units,
+        matured_units=matured_units,
+        strata=unit_values(units, metric=reading.metric, covariate=None).strata,
+        matured=unit_values(matured_units, metric=reading.metric, covariate=None).strata,
+        uncapped=None if reading.uncapped is None else relabelled(reading.uncapped, chosen, variants=names),
         net=None if reading.net is None else relabelled(reading.net, chosen, variants=names),
         weights={segment: {STANDING: share, EXPLORING: 1.0 - share} for segment, share in shares.items()},
     )
@@ -126,10 +138,15 @@ def _joined(parts: list[Reading]) -> Reading:
     first, nets = parts[0], [part.net for part in parts if part.net is not None]
     rates = [part.monthly_units for part in parts if part.monthly_units is not None]
     same_money = len(nets) == len(parts) and len({part.currency for part in parts}) == 1
+    units, matured_units = joined([part.units for part in parts]), joined([part.matured_units for part in parts])
+    uncapped = [part.uncapped for part in parts if part.uncapped is not None]
     return replace(
         first,
-        strata=joined([part.strata for part in parts]),
-        matured=joined([part.matured for part in parts]),
+        units=units,
+        matured_units=matured_units,
+        strata=unit_values(units, metric=first.metric, covariate=None).strata,
+        matured=unit_values(matured_units, metric=first.metric, covariate=None).strata,
+        uncapped=joined(uncapped) if len(uncapped) == len(parts) else None,
         first_hour=np.concatenate([part.first_hour for part in parts]),
         last_hour=np.concatenate([part.last_hour for part in parts]),
         n_lacking=sum(part.n_lacking for part in parts),

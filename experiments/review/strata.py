@@ -1,7 +1,7 @@
 """Tallies as strata: units of one segment, day and allocation version, all given variants by the same weights."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ class Strata:
         total: Sum of unit totals, in the metric's unit.
         squares: Sum of their squares.
         propensity: The logged weights; rows sum to 1.
+        more: Sums that ratios and covariates need beside these, by name.
+        overall: The same strata as the row over all segments reads them, where that differs (a ratio over all segments
+            is no mean of theirs).
     """
 
     segments: tuple[str, ...]
@@ -43,6 +46,8 @@ class Strata:
     total: Floats
     squares: Floats
     propensity: Floats
+    more: Mapping[str, Floats] = field(default_factory=dict)
+    overall: "Strata | None" = None
 
     def padded(self, values: Floats, *, fill: float = 0.0) -> Floats:
         """Values by stratum as (n_segments, most strata of a segment, n_variants), filled up at the end."""
@@ -77,6 +82,8 @@ class Strata:
             total=self.total[rows],
             squares=self.squares[rows],
             propensity=self.propensity[rows],
+            more={name: values[rows] for name, values in self.more.items()},
+            overall=None if self.overall is None else self.overall.chosen(rows),
         )
 
     def keys(self) -> list[tuple[int, int, int]]:
@@ -117,6 +124,8 @@ class Strata:
             total=summed(self.total),
             squares=summed(self.squares),
             propensity=self.propensity[first],
+            more={},
+            overall=None,
         )
 
 
@@ -158,7 +167,23 @@ def strata_of(
         total=summed(total),
         squares=summed(squares),
         propensity=_propensities(tallies, weights, segment=blocks.segment, version=blocks.version),
+        more={name: summed(values) for name, values in _more(tallies, capped=capped).items()},
     )
+
+
+def _more(tallies: Tallies, *, capped: bool) -> dict[str, Floats]:
+    """Row sums of ratios and covariates, those with unit totals capped or not."""
+    found = {}
+    if tallies.denominator.any():
+        product = tallies.denominator_capped if capped else tallies.denominator_total
+        found |= {"denominator": tallies.denominator, "denominator_squares": tallies.denominator_squares}
+        found["denominator_product"] = product
+    if tallies.has_covariate:
+        product = tallies.covariate_capped if capped else tallies.covariate_total
+        found |= {"covariate": tallies.covariate, "covariate_squares": tallies.covariate_squares}
+        found |= {"covariate_product": product, "covariate_denominator": tallies.covariate_denominator}
+        found["covariate_missing"] = tallies.covariate_missing
+    return found
 
 
 def _propensities(tallies: Tallies, weights: Weights, *, segment: Ints, version: Ints) -> Floats:
@@ -193,6 +218,7 @@ def relabelled(strata: Strata, standing: Sequence[int], *, variants: tuple[str, 
         total=two(strata.total),
         squares=two(strata.squares),
         propensity=two(strata.propensity).clip(0.0, 1.0),
+        more={name: two(values) for name, values in strata.more.items()},
     )
 
 
@@ -215,7 +241,15 @@ def joined(parts: Sequence[Strata]) -> Strata:
         total=stacked("total"),
         squares=stacked("squares"),
         propensity=stacked("propensity"),
+        more=_joined_sums(parts),
     )
+
+
+def _joined_sums(parts: Sequence[Strata]) -> dict[str, Floats]:
+    names = {name for part in parts for name in part.more}
+    return {
+        name: np.concatenate([part.more.get(name, np.zeros(part.n_units.shape)) for part in parts]) for name in names
+    }
 
 
 def _summing(of: Ints, count: int) -> Callable[[Floats], Floats]:

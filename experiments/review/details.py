@@ -1,0 +1,48 @@
+"""What more results say of a variant, beside its posterior: each part a function of (row, variant)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.review.answer import Detail, number, pair
+from experiments.review.estimates import estimate
+from experiments.review.reading import Reading
+from experiments.review.strata import Strata
+from experiments.review.verdict import Evidence
+
+
+def details(reading: Reading, evidence: Evidence) -> Sequence[Detail]:
+    """The parts that apply to a metric."""
+    found = [_always_valid(evidence)]
+    if reading.uncapped is not None:
+        found.append(_uncapped(reading.uncapped))
+    return found
+
+
+def _always_valid(evidence: Evidence) -> Detail:
+    """The confidence sequence of the difference from control, over matured units."""
+    sequence, control = evidence.interval, evidence.matured.control
+
+    def said(row: int, index: int) -> dict[str, Any]:
+        if index == control:
+            return {"always_valid": None}
+        at = row, index
+        known = bool(sequence.estimable[at])
+        return {
+            "always_valid": {
+                "interval": pair(sequence.low[at], sequence.high[at]),
+                "p_value": float(sequence.p_value[at]) if known else None,
+                "reason": None if known else f"not estimable: {sequence.reason}",
+            }
+        }
+
+    return said
+
+
+def _uncapped(strata: Strata) -> Detail:
+    """The mean without the metric's cap."""
+    mean = estimate(strata).mean
+
+    def said(row: int, index: int) -> dict[str, Any]:
+        return {"uncapped_mean": number(mean[row, index])}
+
+    return said
