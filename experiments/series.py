@@ -89,7 +89,6 @@ class PinnedMetric:
             "prior": None if self.prior is None else asdict(self.prior),
         }
 
-
     def reads(self, event: str) -> bool:
         """Whether outcomes of an event say something on the metric: of a ratio, of either of its parts."""
         return event == self.event or (self.denominator is not None and event == self.denominator.event)

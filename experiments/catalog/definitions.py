@@ -27,10 +27,10 @@ __all__ = [
     "MetricDefinition",
     "PlacementDefinition",
     "PlacementVariant",
+    "Prior",
     "SegmentDefinition",
     "SegmentationDefinition",
     "VariantDefinition",
-    "Prior",
     "parse_definition",
     "window_hours",
 ]

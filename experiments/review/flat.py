@@ -42,7 +42,7 @@ SERIES_COLUMNS: Final[Columns] = {**_HEAD, "segment": "text", "day": "text", **_
 def result_rows(answer: Mapping[str, Any]) -> Rows:
     """The rows of what ``results`` gives, in the order of ``RESULT_COLUMNS``; money, checks and gates are not there."""
     return [
-        _row({**answer, **row, **variant, **_interval(variant), **_uplift(variant), **_sequence(variant)}, RESULT_COLUMNS)
+        _row({**answer, **row, **variant, **_intervals(variant)}, RESULT_COLUMNS)
         for row in _all(answer)
         for variant in row["variants"]
     ]
@@ -66,6 +66,10 @@ def _all(answer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _interval(variant: Mapping[str, Any]) -> dict[str, Any]:
     low, high = variant["interval"] or (None, None)
     return {"low": low, "high": high}
+
+
+def _intervals(variant: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_interval(variant), **_uplift(variant), **_sequence(variant)}
 
 
 def _uplift(variant: Mapping[str, Any]) -> dict[str, Any]:

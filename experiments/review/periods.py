@@ -44,10 +44,7 @@ def _period(reading: Reading, period: int, *, treated: str) -> dict[str, Any]:
     return {
         "from": _moment(period),
         "until": _moment(period + 1),
-        "segments": [
-            {"segment": key, "variants": row}
-            for key, row in zip(own.units.segments, rows[:-1], strict=True)
-        ],
+        "segments": [{"segment": key, "variants": row} for key, row in zip(own.units.segments, rows[:-1], strict=True)],
         "overall": {"variants": rows[-1]},
         "money": money,
     }

@@ -1,7 +1,7 @@
 """Results of an experiment: what is proven, per segment and over all."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from sqlmodel import Session
 
 from experiments.catalog.definitions import ExperimentDefinition
+from experiments.priors import beta_prior
 from experiments.review.answer import Detail, Shown, shown, variants_of
 from experiments.review.checks import checks_of, judged, sample_ratios
 from experiments.review.details import details
-from experiments.review.estimates import estimate
+from experiments.review.estimates import ENOUGH_RESPONDERS, estimate
 from experiments.review.money import money_of
 from experiments.review.reading import Reading, moment_of, read, started_series, variants_of_series
 from experiments.review.verdict import SMALLEST_EFFECT, Evidence, Rules, gather, judge
@@ -107,6 +108,8 @@ def reviewed(
         "segments": rows,
         "overall": {name: value for name, value in overall.items() if name != "segment"},
         "money": _money(reading, winner=overall["leader"]),
+        "covariate": None if reading.covariate is None else asdict(reading.covariate),
+        "prior": _priors(reading, rules),
         "checks": checks,
         "warnings": warnings + _caveats(review),
     }
@@ -133,9 +136,7 @@ def _row(review: _Reviewed, row: int) -> dict[str, Any]:
     ratio = judged(review.whole, None if is_overall else review.ratios[row])
     verdict = judge(review.evidence, row, variants=strata.variants, rules=review.rules, ratio=ratio)
     weights = _mixed(review.reading) if is_overall else review.reading.weights[strata.segments[row]]
-    variants = variants_of(
-        review.shown, row, variants=strata.variants, weights=weights, details=review.details
-    )
+    variants = variants_of(review.shown, row, variants=strata.variants, weights=weights, details=review.details)
     return {"segment": None if is_overall else strata.segments[row], **verdict, "variants": variants}
 
 
@@ -148,6 +149,22 @@ def _mixed(reading: Reading) -> Mapping[str, float]:
         variant: float(sum(share * reading.weights[key].get(variant, 0.0) for key, share in shares))
         for variant in reading.strata.variants
     }
+
+
+def _priors(reading: Reading, rules: Rules) -> dict[str, Any]:
+    """What was expected before any unit was seen: by what is shown, and by the verdict."""
+    prior, sceptical = reading.metric.prior, rules.gates.effect_sd
+    shown_: dict[str, Any] = {"family": "normal", "note": _WEAK}
+    if reading.is_rate:
+        alpha, beta = beta_prior(prior)
+        shown_ = {"family": "beta", "alpha": alpha, "beta": beta}
+    elif prior is not None:
+        shown_ = {"family": "normal", "mean": prior.mean, "n_units": prior.n_units}
+    verdict = {"family": "normal", "on": "relative effect", "mean": 0.0, "sd": sceptical}
+    return {"shown": shown_, "verdict": verdict}
+
+
+_WEAK = f"the pooled mean, worth one responder's units, below {ENOUGH_RESPONDERS} responders; next to nothing above"
 
 
 def _money(reading: Reading, *, winner: str | None) -> dict[str, Any] | None:

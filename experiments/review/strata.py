@@ -173,7 +173,7 @@ def strata_of(
 
 def _more(tallies: Tallies, *, capped: bool) -> dict[str, Floats]:
     """Row sums of ratios and covariates, those with unit totals capped or not."""
-    found = {}
+    found: dict[str, Floats] = {}
     if tallies.denominator.any():
         product = tallies.denominator_capped if capped else tallies.denominator_total
         found |= {"denominator": tallies.denominator, "denominator_squares": tallies.denominator_squares}

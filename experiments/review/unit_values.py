@@ -1,4 +1,4 @@
-"""What a unit counts with in a review: its total, a ratio's linearised value, either less what a covariate foretells."""
+"""What a unit counts with in a review: its total or a ratio's linearised value, less what a covariate foretells."""
 
 from dataclasses import dataclass, replace
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from experiments.review.strata import Strata
 from experiments.series import PinnedMetric
-from optimizer.cuped import covariate_adjusted
+from optimizer.cuped import Unadjusted, covariate_adjusted
 from optimizer.ratio import linearised
 
 Floats = NDArray[np.float64]
@@ -86,11 +86,10 @@ def _linearised(units: Strata, *, group: NDArray[np.int64]) -> Strata:
     )
     left = dict(more)
     if "covariate" in more:
-        constant, numerator, per_denominator = (values[group] for values in found.coefficients)
-        left["covariate_product"] = (
-            constant * more["covariate"]
-            + numerator * more["covariate_product"]
-            + per_denominator * more["covariate_denominator"]
+        left["covariate_product"] = found.product(
+            more["covariate"],
+            with_numerator=more["covariate_product"],
+            with_denominator=more["covariate_denominator"],
         )
     units_used = np.where(found.estimable[group], units.n_units, 0.0)
     return replace(units, n_units=units_used, total=found.total, squares=found.sum_squares, more=left)
@@ -106,17 +105,22 @@ def _adjusted(strata: Strata, *, attribute: str) -> tuple[CovariateUse, Strata]:
         covariate_squares=more["covariate_squares"],
         product=more["covariate_product"],
     )
-    missing = float(more["covariate_missing"].sum()) / n if n else None
-    is_used = found.reason is None and found.variance_removed >= WORTH_REMOVING
+    known = found.unadjusted is None
+    is_used = known and found.variance_removed >= WORTH_REMOVING
     little = f"it foretells {found.variance_removed:.2%} of the variance, less than {WORTH_REMOVING:.0%}"
-    reason = None if is_used else found.reason or little
-    known = found.reason is None
     use = CovariateUse(
         attribute=attribute,
-        missing_share=missing,
+        missing_share=float(more["covariate_missing"].sum()) / n if n else None,
         theta=found.theta if known else None,
         variance_removed=found.variance_removed if known else None,
         is_used=is_used,
-        reason=reason,
+        reason=None if is_used else little if found.unadjusted is None else _WHY_NOT[found.unadjusted],
     )
     return use, replace(strata, total=found.total, squares=found.sum_squares)
+
+
+_WHY_NOT = {
+    Unadjusted.TOO_FEW_UNITS: "not estimable: too few units",
+    Unadjusted.CONSTANT_COVARIATE: "not estimable: the covariate does not vary",
+    Unadjusted.CONSTANT_OUTCOME: "not estimable: the outcome does not vary",
+}
