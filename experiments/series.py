@@ -78,7 +78,6 @@ class PinnedMetric:
             "denominator": None if self.denominator is None else asdict(self.denominator),
         }
 
-
     def reads(self, event: str) -> bool:
         """Whether outcomes of an event say something on the metric: of a ratio, of either of its parts."""
         return event == self.event or (self.denominator is not None and event == self.denominator.event)

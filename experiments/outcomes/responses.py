@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select, tuple_
 
 from experiments.database import upsert
 from experiments.decisions.hashing import series_of
-from experiments.outcomes.attribution import DecisionRef, Hit, OutcomeRow
+from experiments.outcomes.attribution import Hit, OutcomeRow
 from experiments.series import PinnedMetric
 from experiments.tables import Response
 from experiments.tallies.moves import (
