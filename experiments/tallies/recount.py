@@ -172,7 +172,8 @@ def _compare_responses(
     mend: bool,
 ) -> None:
     c = _response.c
-    query = select(c.decision_id, c.metric, c.n_outcomes, c.total, c.first_at, c.denominator).where(c.decision_id.in_(ids))
+    columns = c.decision_id, c.metric, c.n_outcomes, c.total, c.first_at, c.denominator
+    query = select(*columns).where(c.decision_id.in_(ids))
     stored = {(row[0], row[1]): UnitTotal(*row[2:]) for row in connection.execute(query)}
     wrong = {key for key in stored.keys() | totals.keys() if stored.get(key) != totals.get(key)}
     for id_, metric in sorted(wrong):
