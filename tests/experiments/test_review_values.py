@@ -13,7 +13,8 @@ from sqlmodel import Session
 from experiments.catalog.definition_store import put_attribute, put_metric
 from experiments.review import results
 from experiments.tables import Series, TallyCovariate, TallyProduct
-from tests.experiments.review_world import ACTOR, KEY, LONG_AGO, hour_of, observe, row_of, start_experiment, variant_of
+from experiments.tallies.moves import hour_of
+from tests.experiments.review_world import ACTOR, KEY, LONG_AGO, observe, row_of, start_experiment, variant_of
 
 Floats = NDArray[np.float64]
 
@@ -54,13 +55,13 @@ def _observe_units(
     d = np.zeros(total.size) if denominator is None else denominator
     x = np.zeros(total.size) if covariate is None else covariate
     if covariate is not None:
-        sums = {"total": _exact(x), "total_squares": _exact(x**2)}
-        session.add(TallyCovariate(**key, n_missing=int((x == 0).sum()), **sums))
+        missing = int((x == 0).sum())
+        session.add(TallyCovariate(**key, n_missing=missing, total=_exact(x), total_squares=_exact(x**2)))
     products = {"denominator": d, "denominator_squares": d**2, "denominator_total": d * total}
     products |= {"denominator_capped": d * total, "covariate_total": x * total}
     products |= {"covariate_capped": x * total, "covariate_denominator": x * d}
-    exact = {name: _exact(values) for name, values in products.items()}
-    session.add(TallyProduct(**key, metric=metric, **exact))
+    key |= {name: _exact(values) for name, values in products.items()}
+    session.add(TallyProduct(**key, metric=metric))
     session.flush()
 
 
@@ -87,13 +88,13 @@ def test_a_ratio_is_that_of_the_totals_with_the_interval_of_the_delta_method(ses
     series = _with_ratio(session)
     worlds = {"a": _units(3_000, seed=1), "b": _units(2_900, seed=2)}
     for key, units in worlds.items():
-        sums = {"total": units["spent"], "denominator": units["orders"]}
+        sums: dict[str, Any] = {"total": units["spent"], "denominator": units["orders"]}
         _observe_units(session, series, variant=key, metric="basket", **sums)
     table = pa.concat_tables(
         pa.table({"variant": [key] * len(units["spent"]), "spent": units["spent"], "orders": units["orders"]})
         for key, units in worlds.items()
     )
-    theirs = tt.Experiment(basket=tt.RatioOfMeans("spent", "orders")).analyze(table, "a", "b")["basket"]
+    theirs = tt.Experiment(basket=tt.RatioOfMeans("spent", "orders")).analyze(table, control="a")["basket"]
     for row in (
         row_of(results(session, KEY, metric="basket"), "all"),
         results(session, KEY, metric="basket")["overall"],
@@ -111,7 +112,10 @@ def test_the_ratio_over_all_segments_is_that_of_the_totals_and_no_mean_of_the_se
     series = _with_ratio(session, segments=("vip", "all"))
     for variant, factor in (("a", 1.0), ("b", 2.0)):
         for segment, spent, orders in (("vip", [100, 60, 40, 0], [2, 1, 1, 0]), ("all", [10, 20, 0, 0], [1, 2, 0, 0])):
-            sums = {"total": factor * np.array(spent, dtype=np.float64), "denominator": np.array(orders, dtype=float)}
+            sums: dict[str, Any] = {
+                "total": factor * np.array(spent, dtype=np.float64),
+                "denominator": np.array(orders, dtype=float),
+            }
             _observe_units(session, series, variant=variant, segment=segment, metric="basket", **sums)
     answer = results(session, KEY, metric="basket")
     assert variant_of(row_of(answer, "vip"), "a")["mean"] == pytest.approx(50.0)
@@ -153,7 +157,7 @@ def test_a_covariate_narrows_intervals_and_says_how_much_it_removes(session: Ses
     table = pa.table(
         {"variant": ["a"] * x.size + ["b"] * x.size, "y": np.concatenate(list(worlds.values())), "x": np.tile(x, 2)}
     )
-    theirs = tt.Experiment(y=tt.Mean("y", "x")).analyze(table, "a", "b")["y"]
+    theirs = tt.Experiment(y=tt.Mean("y", "x")).analyze(table, control="a")["y"]
     uplift = variant_of(answer["overall"], "b")["uplift"]
     assert uplift["absolute"] == pytest.approx(theirs.effect_size, rel=1e-6)
     assert uplift["interval"] == pytest.approx([theirs.effect_size_ci_lower, theirs.effect_size_ci_upper], rel=5e-3)
@@ -163,7 +167,7 @@ def test_a_covariate_that_foretells_nothing_is_left_out_and_says_so(session: Ses
     series = _with_covariate(session)
     rng = np.random.default_rng(6)
     for key in ("a", "b"):
-        sums = {"total": rng.normal(5.0, 1.0, 4_000), "covariate": rng.normal(10.0, 2.0, 4_000)}
+        sums: dict[str, Any] = {"total": rng.normal(5.0, 1.0, 4_000), "covariate": rng.normal(10.0, 2.0, 4_000)}
         _observe_units(session, series, variant=key, metric="spend", **sums)
     answer = results(session, KEY, metric="spend")
     assert not answer["covariate"]["is_used"]
