@@ -68,6 +68,7 @@ class Tallies:
     Attributes:
         segments: Keys of the segments read, in the order of the series; those without units are there too.
         variants: Keys of all variants, retired ones too, in the order of the series.
+        has_covariate: Whether the series has a covariate.
         segment: Index into ``segments``, shape (n_rows,); so are all arrays.
         version: Allocation version.
         variant: Index into ``variants``.
@@ -90,11 +91,11 @@ class Tallies:
         covariate_total: Sum of the products of covariate and total (binary: of the covariates of responders).
         covariate_capped: As that, with the capped total.
         covariate_denominator: Sum of the products of covariate and denominator.
-        has_covariate: Whether the series has a covariate.
     """
 
     segments: tuple[str, ...]
     variants: tuple[str, ...]
+    has_covariate: bool
     segment: Ints
     version: Ints
     variant: Ints
@@ -117,7 +118,6 @@ class Tallies:
     covariate_total: Floats
     covariate_capped: Floats
     covariate_denominator: Floats
-    has_covariate: bool
 
     def by_variant(self, values: Floats) -> Floats:
         """Sum a row array to shape (n_segments, n_variants)."""
@@ -190,6 +190,7 @@ def read_tallies(
     return Tallies(
         keys,
         variants,
+        has_covariate,
         _ints(segment_index[key[0]] for key in found),
         _ints(key[1] for key in found),
         _ints(variant_index[key[2]] for key in found),
@@ -198,7 +199,6 @@ def read_tallies(
         *_columns(responses, found, n=len(_RESPONSES)),
         *_columns(covariates, found, n=len(_COVARIATES)),
         *_columns(products, found, n=len(_PRODUCTS)),
-        has_covariate=has_covariate,
     )
 
 
