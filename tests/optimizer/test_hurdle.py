@@ -1,4 +1,4 @@
-"""Money as chance times amount. Expected values: quadrature over the other factor, mpmath, draws, algebra, simulation."""
+"""Money as chance times amount. Expected values: another quadrature, mpmath, draws, algebra, simulation."""
 
 from typing import Any
 
@@ -305,7 +305,8 @@ def test_with_many_payers_it_is_the_plain_mean() -> None:
     """20,000 payers of 100,000: the house's Student posterior of all units, zeros and all, to 2 % of its spread."""
     rng = np.random.default_rng(20261207)
     paid = rng.gamma(2.0, 25.0, size=20_000)
-    sums = {"total": [paid.sum()], "sum_squares": [paid @ paid]}
-    money = hurdle_posterior([1e5], [20_000], **sums)
-    plain = mean_posterior([1e5], prior=weak_mean_prior([1e5], n_responders=[20_000], **sums), **sums)
+    s, ss = [float(paid.sum())], [float(paid @ paid)]
+    money = hurdle_posterior([1e5], [20_000], total=s, sum_squares=ss)
+    weak = weak_mean_prior([1e5], total=s, sum_squares=ss, n_responders=[20_000])
+    plain = mean_posterior([1e5], total=s, sum_squares=ss, prior=weak)
     assert np.array(money.interval(0.95)) == pytest.approx(np.array(plain.interval(0.95)), abs=0.02 * plain.sd.item())
