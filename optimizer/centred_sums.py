@@ -57,8 +57,9 @@ def centred(n_units: ArrayLike, **sums: ArrayLike) -> CentredSums:
     n = np.asarray(n_units, dtype=np.float64)
     if n.ndim != 2:
         raise InvalidArgument("n_units", f"shape {n.shape} is not (strata, variants)")
-    if not (np.isfinite(n).all() and (n >= 0.0).all()):
-        raise InvalidCounts("n_units", "is negative or not finite")
+    wrong = ~(np.isfinite(n) & (n >= 0.0))
+    if wrong.any():
+        raise InvalidCounts("n_units", f"is {n[wrong][0]:g} somewhere")
     (a, first), (aa, first_raw), (b, second), (bb, second_raw), (ab, product_raw) = (
         (name, _summed(values, name=name, n=n)) for name, values in sums.items()
     )
@@ -66,8 +67,9 @@ def centred(n_units: ArrayLike, **sums: ArrayLike) -> CentredSums:
     second_squares = _squares(second, second_raw, n=n, names=(bb, b))
     product = product_raw - first * _mean(second, n)
     most = np.sqrt(first_squares) * np.sqrt(second_squares) + _SLACK * np.sqrt(first_raw) * np.sqrt(second_raw)
-    if (np.abs(product) > most * (1.0 + _SLACK)).any():
-        raise InvalidCounts(ab, f"contradicts {aa} and {bb}")
+    wrong = np.abs(product) > most * (1.0 + _SLACK)
+    if wrong.any():
+        raise InvalidCounts(ab, f"{product_raw[wrong][0]:g} contradicts {aa} and {bb}")
     return CentredSums(n, first, second, first_squares, second_squares, product)
 
 
@@ -97,16 +99,18 @@ def _summed(values: ArrayLike, *, name: str, n: Floats) -> Floats:
     if sums.shape != n.shape:
         raise InvalidArgument(name, f"shape {sums.shape} is not {n.shape}, that of n_units")
     if not np.isfinite(sums).all():
-        raise InvalidCounts(name, "is not finite everywhere")
-    if ((n == 0.0) & (sums != 0.0)).any():
-        raise InvalidCounts(name, "is not zero where there are no units")
+        raise InvalidCounts(name, f"is {sums[~np.isfinite(sums)][0]} somewhere")
+    orphaned = (n == 0.0) & (sums != 0.0)
+    if orphaned.any():
+        raise InvalidCounts(name, f"is {sums[orphaned][0]:g} where there are no units")
     return sums
 
 
 def _squares(total: Floats, squares: Floats, *, n: Floats, names: tuple[str, str]) -> Floats:
     within = squares - total * _mean(total, n)
-    if (within < -_SLACK * np.abs(squares)).any():
-        raise InvalidCounts(names[0], f"is smaller than {names[1]} squared over n_units")
+    wrong = within < -_SLACK * np.abs(squares)
+    if wrong.any():
+        raise InvalidCounts(names[0], f"{squares[wrong][0]:g} is smaller than {names[1]} squared over n_units")
     return np.maximum(within, 0.0)
 
 

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from experiments.review.strata import Strata
-from optimizer.sample_ratio import ALARM_P_VALUE, SampleRatio, sample_ratio
+from optimizer.sample_ratio import SampleRatio, judged, sample_ratio
+from optimizer.sequential_sample_ratio import sequential_sample_ratio, sequential_sample_ratios
 
 MAX_LACKING = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class RatioCheck:
-    """The sample-ratio check as a verdict reads it."""
+    """The sample-ratio check as a verdict reads it: by its always-valid p-value."""
 
     p_value: float | None
     is_broken: bool
@@ -23,32 +24,40 @@ class RatioCheck:
 def sample_ratios(strata: Strata) -> tuple[SampleRatio, list[SampleRatio | None]]:
     """The check over all segments, and in each one; None for a segment without units.
 
-    One segment alarms only if its p-value would among all of them (Bonferroni): a thousand segments would else raise
-    an alarm for nothing.
+    Results are looked at all the time, so only an always-valid p-value alarms; that of one look warns. One segment
+    alarms only if its p-value would among all of them (Bonferroni): a thousand segments would else raise an alarm for
+    nothing.
     """
     versions = strata.pooled()
-    whole = sample_ratio(versions.n_units, versions.propensity) if versions.segment.size else _NOTHING
+    if not versions.segment.size:
+        return _NOTHING, [None] * len(strata.segments)
+    over_all, by_segment = _watched(strata)
+    whole = judged(sample_ratio(versions.n_units, versions.propensity), over_all)
     n, weights = versions.padded(versions.n_units), versions.padded(versions.propensity)
     ratios: list[SampleRatio | None] = []
-    for units, shares in zip(n, weights, strict=True):
+    for units, shares, p_value in zip(n, weights, by_segment, strict=True):
         used = units.sum(axis=1) > 0.0
-        ratios.append(sample_ratio(units[used], shares[used]) if used.any() else None)
-    return whole, [_among(ratio, n_segments=len(ratios)) for ratio in ratios]
+        ratio = sample_ratio(units[used], shares[used]) if used.any() else None
+        ratios.append(None if ratio is None else judged(ratio, p_value, n_checks=len(n)))
+    return whole, ratios
 
 
 _NOTHING = SampleRatio(None, 0.0, 0, 0.0, "not_estimable")
 
 
-def _among(ratio: SampleRatio | None, *, n_segments: int) -> SampleRatio | None:
-    if ratio is None or ratio.status != "alarm" or (ratio.p_value or 0.0) * n_segments < ALARM_P_VALUE:
-        return ratio
-    return SampleRatio(ratio.p_value, ratio.statistic, ratio.degrees_of_freedom, ratio.relative_gap, "warning")
+def _watched(strata: Strata) -> tuple[float, list[float]]:
+    """Always-valid p-values: over all segments, whose strata of one day came at the same time, and of each."""
+    by_day = np.argsort(strata.day, kind="stable")
+    n_units, weights = strata.n_units[by_day], strata.propensity[by_day]
+    whole = sequential_sample_ratio(n_units, weights, block=strata.day[by_day])
+    segments = sequential_sample_ratios(strata.padded(strata.n_units), strata.padded(strata.propensity))
+    return whole.p_value, segments.p_value.tolist()
 
 
-def judged(whole: SampleRatio, segment: SampleRatio | None) -> RatioCheck:
+def ratio_check(whole: SampleRatio, segment: SampleRatio | None) -> RatioCheck:
     """What a segment's verdict reads: the alarm over all breaks it as its own does."""
     own = whole if segment is None else segment
-    return RatioCheck(own.p_value, is_broken="alarm" in {whole.status, own.status})
+    return RatioCheck(own.always_valid_p_value, is_broken="alarm" in {whole.status, own.status})
 
 
 def checks_of(
@@ -88,4 +97,5 @@ def _warnings(whole: SampleRatio, conspicuous: Mapping[str, Any], *, share: floa
 
 def _said(ratio: SampleRatio) -> dict[str, Any]:
     gap = ratio.relative_gap if np.isfinite(ratio.relative_gap) else None
-    return {"p_value": ratio.p_value, "status": ratio.status, "relative_gap": gap}
+    p_values = {"p_value": ratio.p_value, "always_valid_p_value": ratio.always_valid_p_value}
+    return {**p_values, "status": ratio.status, "relative_gap": gap}

@@ -12,7 +12,7 @@ from sqlmodel import Session
 from experiments.catalog.definitions import ExperimentDefinition
 from experiments.priors import beta_prior
 from experiments.review.answer import Detail, Shown, shown, variants_of
-from experiments.review.checks import checks_of, judged, sample_ratios
+from experiments.review.checks import checks_of, ratio_check, sample_ratios
 from experiments.review.details import details
 from experiments.review.estimates import ENOUGH_RESPONDERS, estimate
 from experiments.review.money import money_of
@@ -133,7 +133,7 @@ def _review(reading: Reading, *, rules: Rules, available: NDArray[np.bool_]) -> 
 def _row(review: _Reviewed, row: int) -> dict[str, Any]:
     strata, n_segments = review.reading.strata, len(review.reading.strata.segments)
     is_overall = row == n_segments
-    ratio = judged(review.whole, None if is_overall else review.ratios[row])
+    ratio = ratio_check(review.whole, None if is_overall else review.ratios[row])
     verdict = judge(review.evidence, row, variants=strata.variants, rules=review.rules, ratio=ratio)
     weights = _mixed(review.reading) if is_overall else review.reading.weights[strata.segments[row]]
     variants = variants_of(review.shown, row, variants=strata.variants, weights=weights, details=review.details)
