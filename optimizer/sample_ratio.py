@@ -1,6 +1,6 @@
 """Whether units came in the shares that were asked for, when the weights of variants move."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -28,6 +28,8 @@ class SampleRatio:
         degrees_of_freedom: Its rank.
         relative_gap: Largest |observed - expected| / expected over variants (small expected counts are merged).
         status: "alarm" at p < 0.001 with a gap of at least 1 %, "warning" at p < 0.01, "not_estimable" without a p.
+            This is for one look; `judged` says it for a check that is looked at all the time.
+        always_valid_p_value: Of the sequential check, once `judged` has read it.
     """
 
     p_value: float | None
@@ -35,19 +37,7 @@ class SampleRatio:
     degrees_of_freedom: int
     relative_gap: float
     status: Status
-
-
-@dataclass(frozen=True, slots=True)
-class SequentialSampleRatio:
-    """Evidence against the logged weights that may be looked at after every block.
-
-    Attributes:
-        log_e: Natural logarithm of the e-process after each block, shape (n_blocks,).
-        p_value: Smallest 1 / E so far: valid at any time, however often one looks.
-    """
-
-    log_e: Floats
-    p_value: float
+    always_valid_p_value: float | None = None
 
 
 def sample_ratio(n_units: ArrayLike, weights: ArrayLike) -> SampleRatio:
@@ -118,54 +108,36 @@ def stratified_sample_ratio(n_units: ArrayLike, weights: ArrayLike) -> SampleRat
     return _judged(float((gaps**2 / means).sum()), degrees_of_freedom=degrees_of_freedom, relative_gap=gap)
 
 
-def sequential_sample_ratio(
-    n_units: ArrayLike, weights: ArrayLike, *, concentration: float = 10_000.0
-) -> SequentialSampleRatio:
-    """Always-valid check of sample ratio over blocks in time order, each with its own logged weights.
+def judged(ratio: SampleRatio, always_valid_p_value: float, *, n_checks: int = 1) -> SampleRatio:
+    """The check with its status by both p-values: the chi-squared one may warn, only the always-valid one may alarm.
 
-    Each block multiplies the e-process by Dirichlet-multinomial over multinomial likelihood. The Dirichlet of a block
-    is fixed before the block: proportional to theta_b (k theta_0 + units so far) / (k theta_0 + expected so far), with
-    as many pseudo-units as k plus the units so far. With constant weights that is Lindon & Malek's test exactly, in
-    any order of units; with moving weights it is our own extension, valid because every predictable choice is.
-    theta_0 of a variant is the first positive weight it was given.
+    A chi-squared p-value holds for one look. Reviews look all the time, and an alarm breaks a verdict, so an alarm
+    needs an always-valid p-value below 0.001 and a gap of at least 1 %. A warning is a chi-squared p-value below 0.01,
+    or an always-valid one below 0.001 with a smaller gap. Both alarm at once on units of a variant without weight.
 
     Args:
-        n_units: Units counted in each block, in time order, shape (n_blocks, n_variants).
-        weights: Logged propensities of each block, rows summing to 1, the same shape.
-        concentration: k, pseudo-units of the prior: large values look for small imbalances.
+        ratio: From `sample_ratio` or `stratified_sample_ratio`.
+        always_valid_p_value: Of the same units, from `sequential_sample_ratio`, in [0, 1].
+        n_checks: How many segments are checked at once: an alarm needs its p-value below 0.001 / n_checks (Bonferroni).
     Raises:
-        InvalidCounts: Counts negative or not finite.
-        InvalidArgument: Shapes differ, a row of weights is no probability vector, or concentration is not positive.
-    Source: Lindon & Malek (2022), NeurIPS, "Anytime-valid inference for multinomial count data", arXiv:2011.03567.
+        InvalidArgument: A p-value outside [0, 1], or no check.
 
-    >>> result = sequential_sample_ratio([[5000, 5500]], [[0.5, 0.5]], concentration=2)
-    >>> round(float(result.log_e[-1]), 4), round(result.p_value, 8)
-    (7.5043, 0.00055072)
+    >>> judged(sample_ratio([5_150, 4_850], [0.5, 0.5]), 0.21).status  # p = .0027, but not if one looks all the time
+    'warning'
     """
-    units, shares = _versions(n_units, weights)
-    if not (np.isfinite(concentration) and concentration > 0.0):
-        raise InvalidArgument("concentration", f"{concentration} is not positive")
-    pseudo = _prior_units(units, shares=shares, concentration=concentration)
-    used = shares > 0.0
-    gain = special.gammaln(np.where(used, pseudo + units, 1.0)) - special.gammaln(np.where(used, pseudo, 1.0))
-    gain = gain - special.xlogy(units, shares)
-    total, seen = pseudo.sum(axis=1), units.sum(axis=1)
-    log_e = np.cumsum(gain.sum(axis=1) + special.gammaln(total) - special.gammaln(total + seen))
-    return SequentialSampleRatio(log_e, float(np.exp(-max(0.0, log_e.max()))))
-
-
-def _prior_units(units: Floats, *, shares: Floats, concentration: float) -> Floats:
-    appeared = np.maximum.accumulate(shares > 0.0, axis=0)
-    first = np.take_along_axis(shares, (shares > 0.0).argmax(axis=0)[np.newaxis, :], axis=0)
-    anchor = concentration * first
-    expected = units.sum(axis=1, keepdims=True) * shares
-    counted_before = np.cumsum(units, axis=0) - units
-    expected_before = np.cumsum(expected, axis=0) - expected
-    tilt = np.divide(anchor + counted_before, anchor + expected_before, out=np.ones_like(shares), where=appeared)
-    tilted = shares * tilt
-    scale = (concentration + counted_before.sum(axis=1, keepdims=True)) / tilted.sum(axis=1, keepdims=True)
-    prior_units: Floats = tilted * scale
-    return prior_units
+    if not 0.0 <= always_valid_p_value <= 1.0:
+        raise InvalidArgument("always_valid_p_value", f"{always_valid_p_value} is not between 0 and 1")
+    if n_checks < 1:
+        raise InvalidArgument("n_checks", f"{n_checks} is less than 1")
+    is_sure, once = always_valid_p_value * n_checks < ALARM_P_VALUE, ratio.p_value
+    status: Status = "ok"
+    if is_sure and ratio.relative_gap >= ALARM_GAP:
+        status = "alarm"
+    elif is_sure or (once is not None and once < WARNING_P_VALUE):
+        status = "warning"
+    elif once is None:
+        status = "not_estimable"
+    return replace(ratio, status=status, always_valid_p_value=always_valid_p_value)
 
 
 def _versions(n_units: ArrayLike, weights: ArrayLike) -> tuple[Floats, Floats]:

@@ -90,7 +90,7 @@ def aipw_contrast(
     >>> half.estimate.round(3), half.standard_error.round(3)
     (array([0. , 0.1]), array([0.  , 0.05]))
     """
-    n, sums, squares, share, m = _sums(n_units, total, sum_squares, propensity, predicted)
+    n, sums, squares, share, m = checked_sums(n_units, total, sum_squares, propensity, predicted)
     if not 0 <= control_index < n.shape[-1]:
         raise InvalidArgument("control_index", f"{control_index} is none of {n.shape[-1]} variants")
     control = slice(control_index, control_index + 1)
@@ -214,7 +214,15 @@ def _square(sums_of: tuple[Floats, Floats, Floats], *, shift: Floats, share: Flo
     return square
 
 
-def _sums(*arrays: ArrayLike) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+def checked_sums(*arrays: ArrayLike) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """Units, sum, sum of squares, propensity and prediction by version, as `aipw_contrast` takes them.
+
+    Args:
+        arrays: These five, all of one shape (..., n_versions, n_variants).
+    Raises:
+        InvalidCounts: Not finite, negative, or units of a variant whose weight was 0.
+        InvalidArgument: Shapes differ, or propensities that are no probabilities.
+    """
     n, sums, squares, share, m = (np.asarray(values, dtype=np.float64) for values in arrays)
     for values in (n, sums, squares, share, m):
         if values.shape != n.shape or values.ndim < 2:
