@@ -1,6 +1,8 @@
 """Writing decisions and outcomes as the journal does, and what became of them, for tests of the write path."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from decimal import Context, Decimal
+from functools import reduce
 from typing import Any, TypeVar
 
 from sqlalchemy import Engine
@@ -49,7 +51,12 @@ def sums_of(engine: Engine, table: type[TallyResponse | TallyProduct], *, metric
     columns = table.__table__.columns  # type: ignore[union-attr]  # SQLModel's type stub lacks it
     names = [column.name for column in columns if not column.primary_key]
     rows = [row for row in all_rows(engine, table) if row.metric == metric]
-    return {name: sum(getattr(row, name) for row in rows) for name in names}
+    return {name: exact_sum(getattr(row, name) for row in rows) for name in names}
+
+
+def exact_sum(numbers: Iterable[int | Decimal]) -> Decimal:
+    """A sum with all its digits; Python's own ``sum`` of decimals rounds to 28."""
+    return reduce(Context(prec=5_000).add, numbers, Decimal(0))
 
 
 def assert_recount_agrees(engine: Engine, *series: int) -> None:
