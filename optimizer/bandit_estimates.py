@@ -73,9 +73,21 @@ class BanditEstimates:
         The rule: the gap is over 3 of its standard errors, and over half a standard error of the adaptive estimate
         (a smaller gap changes no conclusion).
         """
-        gap, own = np.abs(self.gap), self.adaptive.standard_error
-        beyond: Flags = self.estimable & (gap > NOTE_SCORE * self.gap_standard_error) & (gap > 0.5 * own)
-        return beyond
+        return lies_apart(self.gap, self.gap_standard_error, standard_error=self.adaptive.standard_error)
+
+
+def lies_apart(gap: Floats, gap_standard_error: Floats, *, standard_error: Floats) -> Flags:
+    """Whether two estimates lie further apart than noise explains; False where the gap is NaN.
+
+    Args:
+        gap: Naive minus adaptive estimate, any shape.
+        gap_standard_error: Of the gap, the same shape.
+        standard_error: Of the adaptive estimate, the same shape.
+    Source: own rule.
+    """
+    size = np.abs(gap)
+    apart: Flags = (size > NOTE_SCORE * gap_standard_error) & (size > 0.5 * standard_error)
+    return apart
 
 
 def bandit_estimates(

@@ -5,14 +5,15 @@ from typing import Any
 
 from experiments.review.answer import Detail, number, pair
 from experiments.review.estimates import estimate
+from experiments.review.methods import Methods
 from experiments.review.reading import Reading
 from experiments.review.strata import Strata
 from experiments.review.verdict import Evidence
 
 
-def details(reading: Reading, evidence: Evidence) -> Sequence[Detail]:
+def details(reading: Reading, evidence: Evidence, *, methods: Methods) -> Sequence[Detail]:
     """The parts that apply to a metric."""
-    found = [_always_valid(evidence)]
+    found = [_always_valid(evidence), methods.said]
     if reading.uncapped is not None:
         found.append(_uncapped(reading.uncapped))
     return found

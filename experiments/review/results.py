@@ -15,6 +15,7 @@ from experiments.review.answer import Detail, Shown, shown, variants_of
 from experiments.review.checks import checks_of, ratio_check, sample_ratios
 from experiments.review.details import details
 from experiments.review.estimates import ENOUGH_RESPONDERS, estimate
+from experiments.review.methods import Methods
 from experiments.review.money import money_of
 from experiments.review.reading import Reading, moment_of, read, started_series, variants_of_series
 from experiments.review.verdict import SMALLEST_EFFECT, Evidence, Rules, gather, judge
@@ -82,6 +83,7 @@ class _Reviewed:
     rules: Rules
     shown: Shown
     evidence: Evidence
+    methods: Methods
     whole: SampleRatio
     ratios: Sequence[SampleRatio | None]
     details: Sequence[Detail]
@@ -127,7 +129,9 @@ def _review(reading: Reading, *, rules: Rules, available: NDArray[np.bool_]) -> 
         higher_is_better=higher_is_better,
         available=available,
     )
-    return _Reviewed(reading, rules, shown(reading), evidence, whole, ratios, details(reading, evidence))
+    methods = Methods.of(reading.matured, is_binary=binary)
+    said = details(reading, evidence, methods=methods)
+    return _Reviewed(reading, rules, shown(reading), evidence, methods, whole, ratios, said)
 
 
 def _row(review: _Reviewed, row: int) -> dict[str, Any]:
@@ -177,6 +181,7 @@ def _caveats(review: _Reviewed) -> list[str]:
     words = []
     if review.reading.matured_share == 0.0:
         words.append("No unit has matured yet: a verdict waits until window and grace have passed.")
+    words += _apart(review)
     covered = review.shown.estimates.covered
     words += [
         f"Over all segments, {key} is compared with the control on {share:.0%} of the units."
@@ -184,3 +189,13 @@ def _caveats(review: _Reviewed) -> list[str]:
         if 0.0 < share < 0.999
     ]
     return words
+
+
+def _apart(review: _Reviewed) -> list[str]:
+    """Where weights that moved make the plain difference of means misleading."""
+    keys = [*review.reading.strata.segments, "all segments"]
+    rows, variants = np.nonzero(review.methods.disagree)
+    named = [f"{review.reading.strata.variants[k]} in {keys[row]}" for row, k in zip(rows, variants, strict=True)]
+    if not named:
+        return []
+    return [f"The plain difference of means misleads, since weights moved; read the adaptive one: {', '.join(named)}."]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from experiments.catalog.definitions import Gates
 from experiments.review.checks import RatioCheck
-from experiments.review.estimates import Estimates
+from experiments.review.estimates import Estimates, expected_before
 from experiments.review.strata import Strata
 from optimizer.false_discovery import discoveries
 from optimizer.sample_ratio import ALARM_P_VALUE
@@ -191,7 +191,7 @@ def _intervals(strata: Strata, *, scarcer: Floats, level: float) -> ConfidenceSe
     """
     n = np.where(strata.propensity > 0.0, strata.n_units, 0.0)
     arrays = [n, np.where(n > 0.0, strata.total, 0.0), np.where(n > 0.0, strata.squares, 0.0), strata.propensity]
-    arrays.append(_expected_before(strata))
+    arrays.append(expected_before(strata))
     equal = 1.0 / n.shape[1]
     padded = [strata.padded(values, fill=equal if values is strata.propensity else 0.0) for values in arrays]
     everything = [values.reshape(1, -1, n.shape[1]) for values in padded]
@@ -205,25 +205,6 @@ def _intervals(strata: Strata, *, scarcer: Floats, level: float) -> ConfidenceSe
         units.append(contrast.n_units)
     both = type(contrast)(np.concatenate(estimates), np.concatenate(errors), np.concatenate(units))
     return confidence_sequence(both, n_responders=scarcer, control_index=strata.control, n_star=N_STAR, level=level)
-
-
-def _expected_before(strata: Strata) -> Floats:
-    """Pooled mean of each variant over the segment's earlier strata; for its first stratum, that of all its variants.
-
-    That one isn't of the past, but hardly depends on any one unit; 0 instead would double the width of the interval for
-    outcomes far from zero.
-    """
-    first = np.searchsorted(strata.segment, strata.segment)
-
-    def before(values: Floats) -> Floats:
-        running = np.cumsum(np.concatenate([np.zeros((1, values.shape[1])), values]), axis=0)
-        earlier: Floats = running[:-1] - running[first]
-        return earlier
-
-    units = before(strata.n_units)
-    own = strata.total.sum(axis=1, keepdims=True) / np.maximum(strata.n_units.sum(axis=1, keepdims=True), 1.0)
-    expected: Floats = np.where(units > 0.0, before(strata.total) / np.maximum(units, 1.0), own)
-    return expected
 
 
 def _wrong_share(best: Floats) -> Floats:
