@@ -5,6 +5,7 @@ from typing import Any
 
 from experiments.review.answer import Detail, number, pair
 from experiments.review.estimates import estimate
+from experiments.review.hurdle import hurdle_detail
 from experiments.review.methods import Methods
 from experiments.review.reading import Reading
 from experiments.review.strata import Strata
@@ -16,6 +17,9 @@ def details(reading: Reading, evidence: Evidence, *, methods: Methods) -> Sequen
     found = [_always_valid(evidence), methods.said]
     if reading.uncapped is not None:
         found.append(_uncapped(reading.uncapped))
+    if reading.metric.kind == "mean":
+        plain, better = estimate(reading.units), reading.metric.higher_is_better
+        found.append(hurdle_detail(reading.units, plain=plain, higher_is_better=better))
     return found
 
 

@@ -91,8 +91,18 @@ def _linearised(units: Strata, *, group: NDArray[np.int64]) -> Strata:
             with_numerator=more["covariate_product"],
             with_denominator=more["covariate_denominator"],
         )
-    units_used = np.where(found.estimable[group], units.n_units, 0.0)
-    return replace(units, n_units=units_used, total=found.total, squares=found.sum_squares, more=left)
+    used = (found.estimable & (found.denominator_error <= _LARGEST_DENOMINATOR_ERROR))[group]
+    left = {name: np.where(used, values, 0.0) for name, values in left.items()}
+    return replace(
+        units,
+        n_units=np.where(used, units.n_units, 0.0),
+        total=np.where(used, found.total, 0.0),
+        squares=np.where(used, found.sum_squares, 0.0),
+        more=left,
+    )
+
+
+_LARGEST_DENOMINATOR_ERROR = 0.25  # relative; above it 95 % intervals of the delta method cover 92 % and fewer
 
 
 def _adjusted(strata: Strata, *, attribute: str) -> tuple[CovariateUse, Strata]:

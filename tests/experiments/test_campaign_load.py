@@ -1,13 +1,10 @@
 """Importing a past campaign: what was logged stands in the database, and its results are the published ones."""
 
-import os
-import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -16,7 +13,7 @@ from sqlmodel import Session, col, select
 from experiments.campaigns.load import DECIDED_AT, Imported, load
 from experiments.campaigns.log import CampaignColumns, OutcomeColumn, read_campaign
 from experiments.catalog import definition_store
-from experiments.database import open_engine, reading, transaction
+from experiments.database import reading, transaction
 from experiments.errors import ExperimentExists, UnreadableCampaign
 from experiments.review import results
 from experiments.tables import Allocation, Decision, Definition, Experiment, Outcome, Response, Series

@@ -14,7 +14,7 @@ from experiments.catalog.definition_store import put_attribute, put_metric
 from experiments.review import results
 from experiments.tables import Series, TallyCovariate, TallyProduct
 from experiments.tallies.moves import hour_of
-from tests.experiments.review_world import ACTOR, KEY, LONG_AGO, observe, row_of, start_experiment, variant_of
+from tests.experiments.review_world import ACTOR, KEY, LONG_AGO, observe, reweigh, row_of, start_experiment, variant_of
 
 Floats = NDArray[np.float64]
 
@@ -108,13 +108,13 @@ def test_a_ratio_is_that_of_the_totals_with_the_interval_of_the_delta_method(ses
 
 
 def test_the_ratio_over_all_segments_is_that_of_the_totals_and_no_mean_of_the_segments(session: Session) -> None:
-    """By hand: vip 200/4 and all 30/3 baskets in a: 50 and 10, and 230/7 together."""
+    """By hand: vip 200/4 and all 30/3 baskets in a, 20 times each: 50 and 10, and 230/7 together."""
     series = _with_ratio(session, segments=("vip", "all"))
     for variant, factor in (("a", 1.0), ("b", 2.0)):
         for segment, spent, orders in (("vip", [100, 60, 40, 0], [2, 1, 1, 0]), ("all", [10, 20, 0, 0], [1, 2, 0, 0])):
             sums: dict[str, Any] = {
-                "total": factor * np.array(spent, dtype=np.float64),
-                "denominator": np.array(orders, dtype=float),
+                "total": factor * np.tile(np.array(spent, dtype=float), 20),
+                "denominator": np.tile(np.array(orders, dtype=float), 20),
             }
             _observe_units(session, series, variant=variant, segment=segment, metric="basket", **sums)
     answer = results(session, KEY, metric="basket")
@@ -226,3 +226,48 @@ def test_a_cap_shows_the_mean_without_it_too(session: Session) -> None:
     variant = variant_of(results(session, KEY, metric="capped")["overall"], "a")
     assert variant["mean"] == pytest.approx(10.0)
     assert variant["uncapped_mean"] == pytest.approx(100 / 3)
+
+
+def test_money_tells_whether_more_pay_or_pay_more(session: Session) -> None:
+    """By hand: 10 % pay 30 against 20 % who pay 30: all of the difference of 3 comes from payers."""
+    series = start_experiment(session, goal="spend", metrics=["visit"])
+    for variant, payers in (("a", 1_000), ("b", 2_000)):
+        amounts = np.tile([20.0, 40.0], payers // 2)
+        money: dict[str, Any] = {"total": str(amounts.sum()), "squares": str((amounts**2).sum())}
+        observe(session, series, variant=variant, n_units=10_000, visits=payers, metric="spend", **money)
+    hurdle = variant_of(results(session, KEY, metric="spend")["overall"], "b")["hurdle"]
+    assert hurdle["chance"] == pytest.approx(2_001 / 10_002)
+    assert hurdle["amount"] == pytest.approx(30.0)
+    assert hurdle["from_payers"] == pytest.approx(3.0, rel=1e-3)
+    assert hurdle["from_amounts"] == pytest.approx(0.0, abs=1e-3)
+    assert hurdle["interval"][0] < 6.0 < hurdle["interval"][1]
+    assert hurdle["probability_best"] == pytest.approx(1.0)
+    assert 0.0 < hurdle["monte_carlo_error"]["probability_best"] < 0.01
+
+
+def test_where_weights_moved_the_plain_difference_misleads_and_that_is_said(session: Session) -> None:
+    """Simpson over time: no difference on either day, and b pooled 14 points lower."""
+    series = start_experiment(session)
+    reweigh(session, series, weights={"a": 0.1, "b": 0.9})
+    for day, version, units, rate in ((0, 1, (5_000, 5_000), 0.3), (8, 2, (1_000, 9_000), 0.05)):
+        for variant, n_units in zip("ab", units, strict=True):
+            visits = round(rate * n_units)
+            observe(session, series, variant=variant, n_units=n_units, visits=visits, day=day, version=version)
+    answer = results(session, KEY)
+    methods = variant_of(row_of(answer, "all"), "b")["estimates"]
+    assert methods["naive"]["difference"] == pytest.approx(1_950 / 14_000 - 1_550 / 6_000)
+    assert methods["adaptive"]["difference"] == pytest.approx(0.0, abs=0.005)
+    assert methods["inverse_propensity"]["difference"] == pytest.approx(0.0, abs=0.005)
+    assert methods["disagree"]
+    assert any("misleads" in warning for warning in answer["warnings"])
+
+
+def test_weights_that_never_moved_leave_nothing_to_disagree_on(session: Session) -> None:
+    series = start_experiment(session)
+    for variant, visits in (("a", 400), ("b", 460)):
+        observe(session, series, variant=variant, n_units=4_000, visits=visits)
+    answer = results(session, KEY)
+    methods = variant_of(answer["overall"], "b")["estimates"]
+    for name in ("naive", "inverse_propensity", "adaptive"):
+        assert methods[name]["difference"] == pytest.approx(0.015, rel=1e-6)
+    assert not methods["disagree"]

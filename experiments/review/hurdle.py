@@ -1,0 +1,80 @@
+"""Money as chance to pay times amount, beside the posterior of the mean: which of the two made the difference?"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.review.answer import LEVEL, Detail, number, pair
+from experiments.review.estimates import Estimates
+from experiments.review.strata import Strata
+from optimizer.errors import InvalidCounts, NoVariation
+from optimizer.hurdle import HurdlePosterior, hurdle_posterior
+from optimizer.hurdle_comparison import DifferenceParts, DrawnComparison, difference_parts, drawn_comparison
+from optimizer.posteriors import weak_mean_prior
+
+Floats = NDArray[np.float64]
+
+SEED: Final = 20_261_125  # a review of the same tallies says the same
+N_DRAWS: Final = 4_000
+
+
+def hurdle_detail(units: Strata, *, plain: Estimates, higher_is_better: bool) -> Detail:
+    """The ``hurdle`` of a variant of a metric that is money, from the sums of all units.
+
+    Where weights moved pooled sums mislead, so there it says so instead.
+
+    Args:
+        units: As tallied.
+        plain: Of the same units; says where weights moved.
+        higher_is_better: Direction of the metric.
+    """
+    try:
+        posterior = _posterior(units)
+    except (InvalidCounts, NoVariation) as error:
+        reason = f"not estimable: {error}"
+        return lambda _row, _index: {"hurdle": {"reason": reason}}
+    low, high = posterior.interval(LEVEL)
+    rng = np.random.default_rng(SEED)
+    drawn = drawn_comparison(posterior, rng=rng, n_draws=N_DRAWS, higher_is_better=higher_is_better)
+    parts = difference_parts(posterior, control_index=units.control)
+
+    def said(row: int, index: int) -> dict[str, Any]:
+        if not plain.plain[row]:
+            return {"hurdle": {"reason": _MOVED}}
+        at = row, index
+        own = {"mean": number(posterior.mean[at]), "interval": pair(low[at], high[at]), "reason": None}
+        return {"hurdle": {**own, **_factors(posterior, at), **_compared(drawn, parts, at=at)}}
+
+    return said
+
+
+_MOVED = "not estimable: weights moved, so the pooled sums of variants can't be compared"
+
+
+def _posterior(units: Strata) -> HurdlePosterior:
+    """By segment and over all (the last row); amounts lean on those of all payers."""
+    sums = [units.by_segment(values) for values in (units.n_units, units.n_responders, units.total, units.squares)]
+    prior = weak_mean_prior(sums[1], total=sums[2], sum_squares=sums[3], n_responders=sums[1])
+    n, payers, total, squares = (np.vstack([values, values.sum(axis=0)]) for values in sums)
+    return hurdle_posterior(n, payers, total=total, sum_squares=squares, prior=prior)
+
+
+def _factors(posterior: HurdlePosterior, at: tuple[int, int]) -> Mapping[str, Any]:
+    return {"chance": number(posterior.chance.mean[at]), "amount": number(posterior.amount.mean[at])}
+
+
+def _compared(drawn: DrawnComparison, parts: DifferenceParts, *, at: tuple[int, int]) -> Mapping[str, Any]:
+    return {
+        "from_payers": number(parts.from_payers[at]),
+        "from_amounts": number(parts.from_amounts[at]),
+        "probability_best": number(drawn.probability_best[at]),
+        "expected_loss": number(drawn.expected_loss[at]),
+        "monte_carlo_error": {
+            "probability_best": number(drawn.probability_best_error[at]),
+            "expected_loss": number(drawn.expected_loss_error[at]),
+            "n_draws": N_DRAWS,
+            "seed": SEED,
+        },
+    }
