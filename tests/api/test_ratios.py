@@ -35,13 +35,14 @@ def shop(welcome: Client) -> Client:
 def test_a_ratio_is_defined_and_read_as_it_was_defined(shop: Client) -> None:
     body = shop.get("/v1/metrics/basket").get_json()
     assert BASKET.items() <= body.items()
-    for wrong, pointer in [
+    faults: list[tuple[dict[str, Any], str]] = [
         ({"denominator": None}, "/denominator"),
         ({"kind": "mean"}, "/denominator"),
         ({"aggregate": "mean"}, "/aggregate"),
         ({"denominator": {"event": "purchase", "aggregate": "last"}}, "/denominator/aggregate"),
         ({"denominator": {"aggregate": "sum"}}, "/denominator/event"),
-    ]:
+    ]
+    for wrong, pointer in faults:
         problem = assert_problem(shop.put("/v1/metrics/wrong", BASKET | wrong), 422, "invalid_definition")
         assert pointer in pointers(problem)
 
@@ -95,8 +96,12 @@ def test_a_decision_says_what_was_captured_and_both_parts_of_a_ratio(shop: Clien
 
 
 def test_the_description_of_the_api_has_ratios_and_covariates(shop: Client) -> None:
-    schemas = shop.get("/openapi.json").get_json()["components"]["schemas"]
-    metric, experiment = schemas["MetricDefinition"], schemas["ExperimentDefinition"]
+    document = shop.get("/openapi.json").get_json()
+    metric, experiment = (
+        document["paths"][f"/v1/{kind}/{{key}}"]["put"]["requestBody"]["content"]["application/json"]["schema"]
+        for kind in ("metrics", "experiments")
+    )
+    schemas = document["components"]["schemas"]
     assert {"aggregate", "denominator"} <= metric["properties"].keys()
     assert "ratio" in metric["properties"]["kind"]["enum"]
     assert set(schemas["Denominator"]["properties"]) == {"event", "aggregate"}

@@ -193,8 +193,13 @@ def _baskets(session: Session) -> int:
     for day, variant in itertools.product(range(14), "ab"):
         sums = {"n_units": 40, "visits": 20, "total": "120", "squares": "720"}
         observe(session, series, variant=variant, day=day, metric="basket", **sums)  # type: ignore[arg-type]  # a test's shorthand
-        below = {"denominator": 40, "denominator_squares": 100, "denominator_total": 240, "denominator_capped": 240}
-        none = dict.fromkeys(("covariate_total", "covariate_capped", "covariate_denominator"), 0)
+        below: dict[str, Any] = {
+            "denominator": 40,
+            "denominator_squares": 100,
+            "denominator_total": 240,
+            "denominator_capped": 240,
+        }
+        none: dict[str, Any] = dict.fromkeys(("covariate_total", "covariate_capped", "covariate_denominator"), 0)
         hour, _ = hour_of(LONG_AGO + timedelta(days=day))
         session.add(TallyProduct(**key, variant=variant, hour=hour, **below, **none))
     session.flush()
