@@ -23,7 +23,10 @@ class VariantPlan:
 
 @dataclass(frozen=True, slots=True)
 class SeriesPlan:
-    """A series ready to decide. Times are seconds since 1970 on the database's clock."""
+    """A series ready to decide. Times are seconds since 1970 on the database's clock.
+
+    ``paused``: segments and variants whose units get the control instead.
+    """
 
     number: int
     kind: str
@@ -40,6 +43,7 @@ class SeriesPlan:
     wheels: Mapping[str, tuple[int, Wheel]]
     variants: Mapping[str, VariantPlan]
     control: str
+    paused: frozenset[tuple[str, str]] = frozenset()
 
     def is_open(self, segment: str, now: float) -> bool:
         """Whether the series decides for a segment at a moment."""
