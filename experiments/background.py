@@ -1,4 +1,4 @@
-"""The background process: sweeps up waiting outcomes, guards, learns weights and keeps SQLite's log short, over and over."""
+"""The background process: sweeps up waiting outcomes, guards, learns weights and keeps SQLite's log short."""
 
 import contextlib
 import os

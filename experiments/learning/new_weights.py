@@ -47,7 +47,8 @@ class Learnable:
         tallies: Of the goal, over all its segments.
         ages: First responses of the goal by age.
         newest: The current allocation of each segment that has not left the series.
-        available: Which of the tallies' variants are neither retired nor paused in a segment, shape (n_segments, n_variants).
+        available: Which of the tallies' variants are neither retired nor paused in a segment, shape
+            (n_segments, n_variants).
         control: Index of the control among the tallies' variants.
     """
 
