@@ -1,5 +1,6 @@
 """How much harm each variant surely does, by segment and over all, from tallies; which of it is too much."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,7 @@ from sqlmodel import Session, col, select
 
 from experiments.catalog.definitions import ExperimentDefinition, Guardrail
 from experiments.catalog.lifecycle import open_segments
-from experiments.guardrails.pauses import Place, pauses_at
+from experiments.guardrails.pauses import pauses_at
 from experiments.review.reading import pinned_metric, variants_of_series
 from experiments.review.strata import Strata, strata_of
 from experiments.series import PinnedMetric
@@ -216,31 +217,31 @@ class _Reader:
         return np.array(rows, dtype=np.bool_).reshape(len(strata.segments), len(self.variants))
 
     def _counted(self, strata: Strata) -> Flags:
+        """Strata of the versions since a variant was last let back."""
         first = np.zeros((len(strata.segments), len(strata.variants)), dtype=np.int64)
-        for (segment, variant), version in self._first_versions().items():
-            if segment in strata.segments:
-                first[strata.segments.index(segment), strata.variants.index(variant)] = version
+        column = {key: i for i, key in enumerate(strata.variants)}
+        let_back = self._let_back()
+        for i, segment in enumerate(strata.segments):
+            for variant, version in let_back.get(segment, {}).items():
+                first[i, column[variant]] = version
         counted: Flags = strata.version[:, np.newaxis] >= first[strata.segment]
         return counted
 
-    def _first_versions(self) -> Mapping[Place, int]:
-        """Of variants whose pause was lifted in a segment, the allocation version that brought them back."""
-        ended: dict[Place, datetime] = {}
+    def _let_back(self) -> Mapping[str, Mapping[str, int]]:
+        """By segment, the variants whose pause was lifted, and the allocation version that brought them back."""
+        ended: dict[str, dict[str, datetime]] = defaultdict(dict)
         for row in self.pauses:
             if row.lifted_at is not None and self._is_lifted(row):
-                place = row.segment, row.variant
-                ended[place] = max(row.lifted_at, ended.get(place, row.lifted_at))
+                earlier = ended[row.segment].get(row.variant, row.lifted_at)
+                ended[row.segment][row.variant] = max(row.lifted_at, earlier)
         if not ended:
             return {}
+        first_lift = min(at for by_variant in ended.values() for at in by_variant.values())
         query = select(Allocation.segment, Allocation.version, Allocation.created_at)
-        query = query.where(
-            Allocation.series == self.series.number, col(Allocation.created_at) >= min(ended.values())
-        ).order_by(col(Allocation.version).desc())
-        first: dict[Place, int] = {}
-        for segment, version, created_at in self.session.exec(query):
-            for place, lifted_at in ended.items():
-                if place[0] == segment and created_at >= lifted_at:
-                    first[place] = version
+        query = query.where(Allocation.series == self.series.number, col(Allocation.created_at) >= first_lift)
+        first: dict[str, dict[str, int]] = defaultdict(dict)
+        for segment, version, created_at in self.session.exec(query.order_by(col(Allocation.version).desc())):
+            first[segment] |= {key: version for key, at in ended.get(segment, {}).items() if created_at >= at}
         return first
 
     def _is_lifted(self, row: VariantPause) -> bool:
