@@ -58,6 +58,7 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     domain.UnusableConfig: 500,
     domain.UnusableDatabase: 500,
     domain.VariantNotFound: 404,
+    domain.VariantNotPaused: 409,
     domain.VariantStays: 409,
     domain.WrongState: 409,
 }

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from datetime import datetime
 from time import sleep
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from flask import Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session
 
 from api.answers import ListQuery, Reason, Text, if_match, json_answer, page, with_etag
@@ -21,6 +21,7 @@ from experiments.catalog.experiment_store import ExperimentState
 from experiments.catalog.lifecycle import Changed
 from experiments.catalog.serving import now_serving
 from experiments.database import reading, transaction
+from experiments.guardrails.unpause import unpause_variant
 from experiments.learning.allocation_history import list_allocations
 from experiments.worker import Worker
 
@@ -46,6 +47,15 @@ class CorrectionIn(BaseModel):
     reason: Reason
 
 
+class UnpauseIn(BaseModel):
+    """Where a variant may come back (absent: wherever guardrails have paused it), and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    segments: Annotated[tuple[Text, ...], Field(min_length=1, strict=False)] | None = None
+    reason: Reason
+
+
 class AllocationsQuery(ListQuery):
     """Which allocations: of one segment, or of all."""
 
@@ -62,6 +72,7 @@ def experiment_json(state: ExperimentState) -> dict[str, Any]:
         "started_at": state.started_at,
         "ended_at": state.ended_at,
         "retired": state.retired,
+        "paused": state.paused,
         **state.body,
     }
 
@@ -171,6 +182,34 @@ def retire_variant(key: str, variant: str) -> Response:
     reason, version = read_body(ChangeIn, or_nothing=True).reason, if_match()
     with transaction(current_worker().engine) as session:
         state = variants.retire_variant(session, key, variant=variant, actor=actor(), reason=reason, if_match=version)
+    return _changed_variants(state)
+
+
+@doors.open(
+    "POST",
+    "/v1/experiments/<key>/variants/<variant>/unpause",
+    scope="admin",
+    takes=UnpauseIn,
+    gives=dict[str, Any],
+    is_change=True,
+)
+def unpause(key: str, variant: str) -> Response:
+    """Let a variant that guardrails have paused come back.
+
+    It begins with an equal share, or its fixed weight; who had it gets it again. From then on guardrails read only the
+    units that are decided after it came back.
+    """
+    body, version = read_body(UnpauseIn), if_match()
+    with transaction(current_worker().engine) as session:
+        state = unpause_variant(
+            session,
+            key,
+            variant=variant,
+            segments=body.segments,
+            actor=actor(),
+            reason=body.reason,
+            if_match=version,
+        )
     return _changed_variants(state)
 
 

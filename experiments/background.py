@@ -1,4 +1,4 @@
-"""The background process: sweeps up waiting outcomes, learns weights and keeps SQLite's log short, over and over."""
+"""The background process: sweeps up waiting outcomes, guards, learns weights and keeps SQLite's log short."""
 
 import contextlib
 import os
@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from experiments.database import database_now, transaction, write_queue
 from experiments.errors import LeaseLost
+from experiments.guardrails.guard import Guarded, guard
 from experiments.learn import LEASE, Learned, learn
 from experiments.learning.lease import release, take
 from experiments.outcomes.rows import sweep
@@ -34,9 +35,10 @@ _DOWN = (OperationalError, InterfaceError, PoolTimeout, sqlite3.OperationalError
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one pass did: waiting outcomes looked at again, and what was learnt."""
+    """What one pass did: waiting outcomes looked at again, what guardrails paused, and what was learnt."""
 
     n_swept: int
+    guarded: Guarded
     learned: Learned
 
 
@@ -46,14 +48,14 @@ def holder_name() -> str:
 
 
 def work_once(engine: Engine, *, holder: str) -> Pass | None:
-    """Sweep and learn once; None when another process is the learner now.
+    """Sweep, guard and learn once; None when another process is the learner now.
 
     Raises:
         LeaseLost: Another took over meanwhile.
     """
     with transaction(engine) as session:
         lease = take(session, LEASE, holder=holder, seconds=LEASE_SECONDS)
-    return None if lease is None else Pass(_sweep(engine), learn(engine, lease))
+    return None if lease is None else Pass(_sweep(engine), guard(engine, lease), learn(engine, lease))
 
 
 def let_go(engine: Engine, *, holder: str) -> None:

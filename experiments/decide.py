@@ -164,14 +164,21 @@ def _answer(choice: Choice, known: Mapping[bytes, Stored]) -> Decided:
 
 
 def _shown(choice: Choice, stored: Stored | None) -> tuple[VariantPlan, str]:
-    """The variant stored for the unit; the control where that one was retired (the unit still counts for it)."""
-    if stored is None or choice.series is None or choice.series.kind == "programme":
+    """The variant stored for the unit; the control where that one was retired or paused (the unit still counts for it).
+
+    A pause holds as soon as a worker knows of it: harm is not to wait for the others.
+    """
+    series = choice.series
+    if stored is None or series is None or series.kind == "programme":
         return choice.variant, choice.reason
-    variants = choice.series.variants
-    variant = variants.get(stored.variant)
+    variant = series.variants.get(stored.variant)
     if variant is None:  # added a moment ago, and stored by a worker that knows it already
-        return variants[choice.series.control], "snapshot_behind"
-    return (variants[choice.series.control], "variant_retired") if variant.is_retired else (variant, choice.reason)
+        return series.variants[series.control], "snapshot_behind"
+    if variant.is_retired:
+        return series.variants[series.control], "variant_retired"
+    if series.paused and (stored.segment, stored.variant) in series.paused:
+        return series.variants[series.control], "variant_paused"
+    return variant, choice.reason
 
 
 def _rendered(choice: Choice, variant: VariantPlan, *, reason: str) -> tuple[Any, bool, str]:

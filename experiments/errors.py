@@ -216,6 +216,15 @@ class VariantStays(ExperimentsError):
         super().__init__(f"Variant {key!r} can't be retired: {reason}.")
 
 
+class VariantNotPaused(ExperimentsError):
+    """A variant that no guardrail has paused, so that nothing can be lifted."""
+
+    code = "variant_not_paused"
+
+    def __init__(self, key: str, *, reason: str) -> None:
+        super().__init__(f"Variant {key!r} can't be let back: {reason}.")
+
+
 class KeyNotFound(ExperimentsError):
     """No such API key."""
 

@@ -17,6 +17,7 @@ from sqlmodel import Session, col, select
 
 from experiments.catalog.definitions import ExperimentDefinition
 from experiments.database import bump_snapshot, database_now, reading, transaction
+from experiments.guardrails.pauses import live_by_segment
 from experiments.learning.allocations import newest_allocations
 from experiments.learning.lease import Lease, check
 from experiments.learning.new_weights import Learnable, NewWeights, new_weights
@@ -101,15 +102,17 @@ def read_learnable(session: Session, key: str, *, now: datetime) -> Learnable | 
     number = experiment.series
     query = select(SeriesVariant).where(SeriesVariant.series == number).order_by(col(SeriesVariant.position))
     variants = session.exec(query).all()
-    newest = newest_allocations(session, number)
+    newest, live = newest_allocations(session, number), live_by_segment(session, series)
+    tallies = read_tallies(session, number, metric=definition.goal, hourly_from=hour_of(now)[0] - _HOURS_APART)
+    available = [[key in live[segment] for key in tallies.variants] for segment in tallies.segments]
     return Learnable(
         series=number,
         definition=definition,
         goal=next(PinnedMetric.from_json(metric) for metric in series.metrics if metric["key"] == definition.goal),
-        tallies=read_tallies(session, number, metric=definition.goal, hourly_from=hour_of(now)[0] - _HOURS_APART),
+        tallies=tallies,
         ages=read_ages(session, number, metric=definition.goal),
         newest={segment: row for segment, row in newest.items() if segment not in series.closed_segments},
-        available=np.array([variant.retired_at is None for variant in variants]),
+        available=np.array(available, dtype=np.bool_).reshape(len(tallies.segments), len(tallies.variants)),
         control=next(i for i, variant in enumerate(variants) if variant.is_control),
     )
 

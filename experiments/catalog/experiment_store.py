@@ -1,6 +1,6 @@
 """Experiments as analysts define them: put while a draft, get and list at any time (``lifecycle`` starts them)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,6 +21,7 @@ from experiments.catalog.definition_store import (
 from experiments.catalog.definitions import COVARIATE_TYPES, Covariate, ExperimentDefinition, parse_definition
 from experiments.database import bump_snapshot, database_now
 from experiments.errors import ExperimentNotDraft, ExperimentNotFound, FieldError, InvalidDefinition
+from experiments.guardrails.pauses import live_pauses, pauses_json
 from experiments.input.checks import shown
 from experiments.learning.allocations import start_weights
 from experiments.tables import Experiment, SeriesVariant
@@ -32,6 +33,7 @@ class ExperimentState:
 
     series: Its number; None while it is a draft.
     retired: Since when variants are out, by their keys.
+    paused: Where guardrails have paused variants, and why.
     """
 
     key: str
@@ -43,6 +45,7 @@ class ExperimentState:
     started_at: datetime | None
     ended_at: datetime | None
     retired: Mapping[str, datetime]
+    paused: Sequence[Mapping[str, Any]]
 
 
 def put_experiment(session: Session, key: str, *, payload: object, actor: str, if_match: int | None = None) -> Defined:
@@ -91,14 +94,15 @@ def check_experiment(session: Session, definition: ExperimentDefinition) -> None
     placement = find_definition(session, "placement", key=definition.placement)
     if placement is None:
         wrong.append(missing("/placement", definition.placement, kind="placement"))
-    elif definition.segments is not None:
+    else:
         name = placement.body["segmentation"]
-        known = set(segment_keys(get_definition(session, "segmentation", key=name)))
+        known = segment_keys(get_definition(session, "segmentation", key=name))
         wrong += [
             FieldError(f"/segments/{i}", f"{shown(segment)} is no segment of the placement's segmentation {name!r}")
-            for i, segment in enumerate(definition.segments)
+            for i, segment in enumerate(definition.segments or ())
             if segment not in known
         ]
+        wrong += _wrong_guardrails(session, definition, segments=set(definition.segments or known))
     wrong += [*_goal_errors(session, definition), *_covariate_errors(session, definition.covariate)]
     if wrong:
         raise InvalidDefinition(wrong)
@@ -127,6 +131,20 @@ def _covariate_errors(session: Session, covariate: Covariate | None) -> list[Fie
     if not found.body["stored"]:
         wrong.append(FieldError(pointer, f"must be stored with decisions, and {attribute} is declared not to be"))
     return wrong
+
+
+def _wrong_guardrails(
+    session: Session, definition: ExperimentDefinition, *, segments: Collection[str]
+) -> Iterator[FieldError]:
+    """Guardrails watch segments of the experiment, and differences of means (a ratio is none)."""
+    for i, guardrail in enumerate(definition.guardrails):
+        metric = find_definition(session, "metric", key=guardrail.metric)
+        if metric is not None and metric.body["kind"] == "ratio":
+            detail = f"{shown(guardrail.metric)} is a ratio, which has no guardrail; guard what it counts or sums"
+            yield FieldError(f"/guardrails/{i}/metric", detail)
+        for j, segment in enumerate(guardrail.segments or ()):
+            if segment not in segments:
+                yield FieldError(f"/guardrails/{i}/segments/{j}", f"{shown(segment)} is no segment of the experiment")
 
 
 def get_experiment(session: Session, key: str) -> ExperimentState:
@@ -169,4 +187,5 @@ def experiment_state(session: Session, row: Experiment) -> ExperimentState:
         started_at=row.started_at,
         ended_at=row.ended_at,
         retired={key: at for key, at in session.exec(retired) if at is not None},
+        paused=pauses_json(live_pauses(session, row.series)),
     )

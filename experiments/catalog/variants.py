@@ -12,6 +12,7 @@ from experiments.catalog.experiment_store import ExperimentState, experiment_sta
 from experiments.catalog.lifecycle import in_state, open_segments, series_of, series_variant
 from experiments.database import bump_snapshot, database_now
 from experiments.errors import ExperimentVariantNotFound, FieldError, InvalidDefinition, InvalidInput, VariantStays
+from experiments.guardrails.pauses import live_by_segment
 from experiments.input.checks import shown
 from experiments.learning.allocations import add_allocations, newest_allocations
 from experiments.tables import Experiment, SeriesVariant
@@ -38,8 +39,8 @@ def correct_content(
     """
     if not reason.strip():
         raise InvalidInput([FieldError("/reason", "must be said")])
-    row = _open(session, key, if_match=if_match)
-    found = _find(session, row, key=variant)
+    row = open_experiment(session, key, if_match=if_match)
+    found = find_variant(session, row, key=variant)
     bodies = row.body["variants"]
     position = next(i for i, body in enumerate(bodies) if body["key"] == variant)
     corrected = parse_definition(VariantDefinition, {**bodies[position], "content": content})
@@ -47,7 +48,7 @@ def correct_content(
     found.content, found.revision = corrected.content, found.revision + 1
     variants = [*bodies[:position], corrected.model_dump(mode="json"), *bodies[position + 1 :]]
     body = {**row.body, "variants": variants}
-    return _store(session, row, body=body, actor=actor, action="correct", reason=reason, detail=detail)
+    return store_change(session, row, body=body, actor=actor, action="correct", reason=reason, detail=detail)
 
 
 def append_variant(
@@ -68,7 +69,7 @@ def append_variant(
         InvalidDefinition: The variant can't be, or another has had its key.
     """
     added = parse_definition(VariantDefinition, payload)
-    row = _open(session, key, if_match=if_match)
+    row = open_experiment(session, key, if_match=if_match)
     variants = _variants(session, row)
     wrong = [FieldError("/key", f"{shown(added.key)} is a variant already")] if added.key in variants else []
     if added.is_control:
@@ -83,14 +84,15 @@ def append_variant(
     control = next(variant.key for variant in definition.variants if variant.is_control)
     least = {control: 0.0 if definition.weights is not None else definition.control_share}
     now = database_now(session)
+    live = live_by_segment(session, series_of(session, row))
     session.add(series_variant(added, series=row.series or 0, position=len(variants), now=now))
     weights = {
-        segment: with_newcomer(shares, added.key, n_live=n_live, least=least)
+        segment: with_newcomer(shares, added.key, n_live=len(live[segment]) + 1, least=least)
         for segment, shares in _open_weights(session, row).items()
     }
     add_allocations(session, row.series or 0, weights=weights, reason="variant_added", now=now)
     detail = {"variant": added.key}
-    return _store(session, row, body=body, actor=actor, action="append_variant", reason=reason, detail=detail)
+    return store_change(session, row, body=body, actor=actor, action="append_variant", reason=reason, detail=detail)
 
 
 def retire_variant(
@@ -104,8 +106,8 @@ def retire_variant(
         PreconditionFailed: The experiment is not at version ``if_match``.
         VariantStays: It is the control, retired already, or one of the last two.
     """
-    row = _open(session, key, if_match=if_match)
-    found = _find(session, row, key=variant)
+    row = open_experiment(session, key, if_match=if_match)
+    found = find_variant(session, row, key=variant)
     live = [other.key for other in _variants(session, row).values() if other.retired_at is None]
     if found.is_control:
         raise VariantStays(variant, reason="it is the control")
@@ -115,13 +117,15 @@ def retire_variant(
         raise VariantStays(variant, reason="two variants must remain")
     live.remove(variant)
     found.retired_at = database_now(session)
-    weights = {segment: without(shares, live=live) for segment, shares in _open_weights(session, row).items()}
+    session.flush()
+    left = live_by_segment(session, series_of(session, row))
+    weights = {segment: without(shares, live=left[segment]) for segment, shares in _open_weights(session, row).items()}
     add_allocations(session, row.series or 0, weights=weights, reason="variant_retired", now=found.retired_at)
     body = row.body
     if body["weights"] is not None:
         body = {**body, "weights": without(body["weights"], live=live)}
     detail = {"variant": variant}
-    return _store(session, row, body=body, actor=actor, action="retire_variant", reason=reason, detail=detail)
+    return store_change(session, row, body=body, actor=actor, action="retire_variant", reason=reason, detail=detail)
 
 
 def with_newcomer(
@@ -153,7 +157,14 @@ def without(weights: Mapping[str, float], *, live: list[str]) -> dict[str, float
     return {key: weight / total if key in live else 0.0 for key, weight in weights.items()}
 
 
-def _open(session: Session, key: str, *, if_match: int | None) -> Experiment:
+def open_experiment(session: Session, key: str, *, if_match: int | None) -> Experiment:
+    """Begin a change: a live experiment's row, locked, other changes kept out.
+
+    Raises:
+        ExperimentNotFound: No such experiment.
+        WrongState: It neither runs nor is paused.
+        PreconditionFailed: It is not at version ``if_match``.
+    """
     bump_snapshot(session)
     row = in_state(session, key, allowed=LIVE)
     check_version(f"experiment/{key}", if_match, current=row.version)
@@ -165,7 +176,12 @@ def _variants(session: Session, row: Experiment) -> dict[str, SeriesVariant]:
     return {variant.key: variant for variant in found}
 
 
-def _find(session: Session, row: Experiment, *, key: str) -> SeriesVariant:
+def find_variant(session: Session, row: Experiment, *, key: str) -> SeriesVariant:
+    """A variant of an experiment that has started.
+
+    Raises:
+        ExperimentVariantNotFound: It has none such.
+    """
     found = _variants(session, row).get(key)
     if found is None:
         raise ExperimentVariantNotFound(key, experiment=row.key)
@@ -178,7 +194,7 @@ def _open_weights(session: Session, row: Experiment) -> dict[str, dict[str, floa
     return {segment: allocation.weights for segment, allocation in newest.items() if segment in segments}
 
 
-def _store(
+def store_change(
     session: Session,
     row: Experiment,
     *,
@@ -188,6 +204,7 @@ def _store(
     reason: str | None,
     detail: dict[str, Any],
 ) -> ExperimentState:
+    """End a change: count the experiment's version up and say what was done in the audit."""
     row.body, row.version = body, row.version + 1
     session.flush()
     detail = {"version": row.version, **detail}

@@ -23,8 +23,8 @@ from experiments.config import Config
 def learn(config: Config, *, once: bool, as_json: bool, until_parent_exits: bool) -> None:
     """Learn from outcomes, again and again.
 
-    Sweeps up outcomes that came before their decisions and shifts the weights of running experiments. On one database
-    one process at a time does this; more of them wait for it to go.
+    Sweeps up outcomes that came before their decisions, pauses variants that guardrails find harmful, and shifts the
+    weights of running experiments. On one database one process at a time does this; more of them wait for it to go.
     """
     with opened(config) as engine:
         if once:
@@ -59,7 +59,7 @@ def _say(done: Pass, *, as_json: bool) -> None:
     learned = done.learned
     click.echo(
         f"{learned.n_allocations} new allocations in {learned.n_series} series; "
-        f"{done.n_swept} waiting outcomes looked at again."
+        f"{done.guarded.n_pauses} pauses by guardrails; {done.n_swept} waiting outcomes looked at again."
     )
 
 

@@ -48,7 +48,8 @@ class Learnable:
         tallies: Of the goal, over all its segments.
         ages: First responses of the goal by age.
         newest: The current allocation of each segment that has not left the series.
-        available: Which of the tallies' variants are not retired, shape (n_variants,).
+        available: Which of the tallies' variants are neither retired nor paused in a segment, shape
+            (n_segments, n_variants).
         control: Index of the control among the tallies' variants.
     """
 
@@ -81,15 +82,19 @@ def new_weights(learnable: Learnable, *, now: datetime) -> list[NewWeights]:
     """
     tallies, available = learnable.tallies, learnable.available
     n_units = tallies.by_variant(tallies.n_units)
-    if not burn_in_complete(n_units, burn_in=learnable.definition.burn_in, available=available):
+    if not burn_in_complete(n_units, burn_in=learnable.definition.burn_in, available=available.any(axis=0)):
         return []
     exposed, posterior = _posteriors(learnable, now)
-    best = np.zeros(n_units.shape)
+    best, weights = np.zeros(n_units.shape), np.zeros(n_units.shape)
     parameters = _parameters(posterior)
-    best[:, available] = probability_best(
-        _columns(posterior, available), higher_is_better=learnable.goal.higher_is_better
-    )
-    weights = _weights(learnable, best)
+    patterns, pattern_of = np.unique(available, axis=0, return_inverse=True)
+    for pattern, columns in enumerate(patterns):
+        rows = np.flatnonzero(pattern_of.reshape(-1) == pattern)
+        among = probability_best(
+            _chosen(posterior, rows, columns=columns), higher_is_better=learnable.goal.higher_is_better
+        )
+        best[np.ix_(rows, columns)] = among
+        weights[rows] = _weights(learnable, best[rows], available=columns)
     counts = _Counts(
         n_units, tallies.by_variant(tallies.n_responders), exposed.n_units, parameters, posterior.mean, best
     )
@@ -120,15 +125,15 @@ class _Counts:
         }
 
 
-def _weights(learnable: Learnable, best: Floats) -> Floats:
+def _weights(learnable: Learnable, best: Floats, *, available: NDArray[np.bool_]) -> Floats:
     definition = learnable.definition
     return allocation_weights(
         best,
         method=definition.method,
-        floor=min(definition.floor, LARGEST_FLOOR_SHARE / int(learnable.available.sum())),
+        floor=min(definition.floor, LARGEST_FLOOR_SHARE / int(available.sum())),
         control_index=learnable.control,
         control_share=definition.control_share,
-        available=learnable.available,
+        available=available,
     )
 
 
@@ -142,17 +147,17 @@ def _changed(learnable: Learnable, weights: Floats, *, counts: _Counts, now: dat
         moved = max(abs(weights[i, k] - newest.weights.get(key, 0.0)) for k, key in enumerate(keys)) >= MIN_MOVE
         if not moved and (now - newest.created_at < MAX_AGE or counts.n_units[i].sum() == 0):
             continue
-        basis = {key: counts.basis(i, k) for k, key in enumerate(keys) if learnable.available[k]}
+        basis = {key: counts.basis(i, k) for k, key in enumerate(keys) if learnable.available[i, k]}
         if moved or basis != newest.basis:
             shares = dict(zip(keys, map(float, weights[i]), strict=True))
             yield NewWeights(learnable.series, segment, newest.version + 1, shares, basis)
 
 
-def _columns(posterior: Posterior, chosen: NDArray[np.bool_]) -> Posterior:
+def _chosen(posterior: Posterior, rows: NDArray[np.intp], *, columns: NDArray[np.bool_]) -> Posterior:
+    at = np.ix_(rows, columns)
     if isinstance(posterior, BetaPosterior):
-        return BetaPosterior(posterior.alpha[:, chosen], posterior.beta[:, chosen])
-    location, scale = posterior.location[:, chosen], posterior.scale[:, chosen]
-    return StudentPosterior(location, scale, posterior.degrees_of_freedom[:, chosen])
+        return BetaPosterior(posterior.alpha[at], posterior.beta[at])
+    return StudentPosterior(posterior.location[at], posterior.scale[at], posterior.degrees_of_freedom[at])
 
 
 def _parameters(posterior: Posterior) -> dict[str, Floats]:

@@ -1,6 +1,6 @@
 """Promoting: proven winners become the policy of their segments, which leave the experiment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,6 +12,7 @@ from experiments.catalog.lifecycle import EFFECT_SECONDS
 from experiments.catalog.serving import current_policy
 from experiments.database import bump_snapshot, database_now
 from experiments.errors import ExperimentNotFound, FieldError, InvalidInput, PromotionRefused, WrongState
+from experiments.guardrails.pauses import Place, paused_places
 from experiments.input.checks import pointer_to, shown
 from experiments.input.parsing import parse
 from experiments.promote.membership import leave
@@ -52,8 +53,8 @@ def promote(session: Session, key: str, *, request: object, actor: str) -> dict[
         WrongState: It has not started.
         InvalidInput: A field that is wrong, among them segments and variants that the experiment doesn't have, and an
             expiry in the past.
-        PromotionRefused: The verdict of a segment isn't ``ship``, or its winner is another, and there is no force; or
-            no segments were named and none is proven.
+        PromotionRefused: The verdict of a segment isn't ``ship``, or its winner is another, or a guardrail has paused
+            it there, and there is no force; or no segments were named and none is proven.
     """
     wanted = parse(PromotionRequest, request)
     bump_snapshot(session)
@@ -86,6 +87,7 @@ def _stand(session: Session, promotion: _Promotion, *, actor: str) -> tuple[Poli
         explore=promotion.request.explore,
         opens_at=promotion.now + timedelta(seconds=EFFECT_SECONDS),
         now=promotion.now,
+        paused=paused_places(session, promotion.series.number),
     )
     standing = current_policy(session, series.placement)
     own = {
@@ -117,7 +119,8 @@ def _promotion(session: Session, key: str, *, request: PromotionRequest) -> _Pro
     now = database_now(session)
     _check_fields(request, series=series, variants=variants, now=now)
     review = results(session, key, as_of=request.as_of)
-    winners = _winners(key, request, review=review, series=series)
+    paused = paused_places(session, series.number)
+    winners = _winners(key, request, review=review, series=series, paused=paused)
     return _Promotion(experiment, series, variants, winners, review, request, now)
 
 
@@ -138,16 +141,23 @@ def _check_fields(
         raise InvalidInput(wrong)
 
 
-def _winners(key: str, request: PromotionRequest, *, review: Mapping[str, Any], series: Series) -> Mapping[str, str]:
+def _winners(
+    key: str, request: PromotionRequest, *, review: Mapping[str, Any], series: Series, paused: Collection[Place]
+) -> Mapping[str, str]:
     rows = {row["segment"]: row for row in review["segments"]}
     if request.segments is None:
         left = [row for segment, row in rows.items() if segment not in series.closed_segments]
-        winners = {row["segment"]: row["winner"] for row in left if row["verdict"] == "ship"}
-        refused = [] if winners else [_refusal(row, None) for row in left]
+        shipped = {row["segment"]: row["winner"] for row in left if row["verdict"] == "ship"}
+        winners = {segment: winner for segment, winner in shipped.items() if (segment, winner) not in paused}
+        refused = [] if winners else [_refusal(row, row["winner"], paused=paused) for row in left]
     else:
         winners = request.segments
-        doubtful = [] if request.force else [one for one in winners if not _is_proven(rows[one], winners[one])]
-        refused = [_refusal(rows[segment], winners[segment]) for segment in doubtful]
+        doubtful = [
+            segment
+            for segment, variant in winners.items()
+            if not request.force and (not _is_proven(rows[segment], variant) or (segment, variant) in paused)
+        ]
+        refused = [_refusal(rows[segment], winners[segment], paused=paused) for segment in doubtful]
     if refused or not winners:
         raise PromotionRefused(key, fields=refused)
     return winners
@@ -157,7 +167,9 @@ def _is_proven(row: Mapping[str, Any], variant: str) -> bool:
     return bool(row["verdict"] == "ship" and row["winner"] == variant)
 
 
-def _refusal(row: Mapping[str, Any], variant: str | None) -> FieldError:
+def _refusal(row: Mapping[str, Any], variant: str | None, *, paused: Collection[Place]) -> FieldError:
+    if (row["segment"], variant) in paused:
+        return FieldError(pointer_to("/segments", row["segment"]), f"{variant} is paused there by a guardrail")
     another = row["verdict"] == "ship" and variant is not None
     detail = f"the winner is {row['winner']}, not {variant}" if another else f"{row['verdict']}: {row['reason']}"
     return FieldError(pointer_to("/segments", row["segment"]), detail)

@@ -1,10 +1,11 @@
 """The series of a policy: its variants, and the weights that keep a share exploring."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from sqlmodel import Session
 
+from experiments.guardrails.pauses import Place
 from experiments.learning.allocations import add_allocations
 from experiments.tables import Series, SeriesVariant
 
@@ -18,6 +19,7 @@ def open_policy_series(
     explore: float,
     opens_at: datetime,
     now: datetime,
+    paused: Collection[Place] = (),
 ) -> Series:
     """Open the series of a promotion: the experiment's variants and metrics, so that its worth stays measured.
 
@@ -29,6 +31,7 @@ def open_policy_series(
         explore: Share that keeps exploring.
         opens_at: When the policy takes effect.
         now: The database's time.
+        paused: Segments and variants that guardrails have paused: nobody explores these.
     """
     series = Series(
         kind="policy",
@@ -48,10 +51,11 @@ def open_policy_series(
     session.add_all(_copy(variant, number, position=i, now=now) for i, variant in enumerate(variants))
     session.flush()
     keys, control = [variant.key for variant in variants], next(row.key for row in variants if row.is_control)
-    weights = {
-        segment: explore_weights(keys, winner=winner, control=control, explore=explore)
-        for segment, winner in winners.items()
-    }
+    weights = {}
+    for segment, winner in winners.items():
+        served = [key for key in keys if key == winner or (segment, key) not in paused]
+        shares = explore_weights(served, winner=winner, control=control, explore=explore)
+        weights[segment] = {key: shares.get(key, 0.0) for key in keys}
     add_allocations(session, number, weights=weights, reason="promote", now=now)
     return series
 

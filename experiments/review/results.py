@@ -15,6 +15,7 @@ from experiments.review.answer import Detail, Shown, shown, variants_of
 from experiments.review.checks import checks_of, ratio_check, sample_ratios
 from experiments.review.details import details
 from experiments.review.estimates import ENOUGH_RESPONDERS, estimate
+from experiments.review.guardrails import NO_GUARDRAILS, GuardrailFindings, find
 from experiments.review.methods import Methods
 from experiments.review.money import money_of
 from experiments.review.reading import Reading, moment_of, read, started_series, variants_of_series
@@ -57,8 +58,11 @@ def results(
     definition = ExperimentDefinition.model_validate(experiment.body)
     reading = read(session, series, metric=metric, as_of=moment)
     live = [variant.retired_at is None for variant in variants_of_series(session, series.number or 0)]
-    answer = reviewed(reading, rules=_rules(definition), available=np.array(live), segment=segment)
+    guarded = find(session, series, definition=definition, as_of=moment)
+    available = guarded.available(np.array(live), segments=reading.strata.segments)
+    answer = reviewed(reading, rules=_rules(definition), available=available, segment=segment, guarded=guarded)
     answer["warnings"] += _remarks(definition)
+    answer["guardrails"] = guarded.shown(segment)
     return {"experiment": key, "metric": reading.metric.key, "as_of": moment.isoformat(), **answer}
 
 
@@ -68,8 +72,6 @@ def _rules(definition: ExperimentDefinition) -> Rules:
 
 def _remarks(definition: ExperimentDefinition) -> list[str]:
     remarks = []
-    if definition.guardrails:
-        remarks.append("The guardrails are measured, but no verdict checks them yet.")
     if definition.unit == "occasion":
         remarks.append("Units are occasions: intervals of a single variant take those of one customer as independent.")
     return remarks
@@ -87,20 +89,27 @@ class _Reviewed:
     whole: SampleRatio
     ratios: Sequence[SampleRatio | None]
     details: Sequence[Detail]
+    guarded: GuardrailFindings
 
 
 def reviewed(
-    reading: Reading, *, rules: Rules, available: NDArray[np.bool_], segment: str | None = None
+    reading: Reading,
+    *,
+    rules: Rules,
+    available: NDArray[np.bool_],
+    segment: str | None = None,
+    guarded: GuardrailFindings = NO_GUARDRAILS,
 ) -> dict[str, Any]:
     """The part of results that experiments, policies and programmes share.
 
     Args:
         reading: Of one metric.
         rules: What verdicts demand.
-        available: Variants that can win, shape (n_variants,).
+        available: Variants that can win, broadcasts to (n_segments + 1, n_variants).
         segment: Show this one alone.
+        guarded: What the experiment's guardrails found.
     """
-    review = _review(reading, rules=rules, available=available)
+    review = _review(reading, rules=rules, available=available, guarded=guarded)
     keys = reading.strata.segments
     rows = [_row(review, i) for i, key in enumerate(keys) if segment in {None, key}]
     overall = _row(review, len(keys))
@@ -117,7 +126,7 @@ def reviewed(
     }
 
 
-def _review(reading: Reading, *, rules: Rules, available: NDArray[np.bool_]) -> _Reviewed:
+def _review(reading: Reading, *, rules: Rules, available: NDArray[np.bool_], guarded: GuardrailFindings) -> _Reviewed:
     binary, higher_is_better = reading.metric.kind == "binary", reading.metric.higher_is_better
     whole, ratios = sample_ratios(reading.units)
     evidence = gather(
@@ -131,14 +140,15 @@ def _review(reading: Reading, *, rules: Rules, available: NDArray[np.bool_]) -> 
     )
     methods = Methods.of(reading.matured, is_binary=binary)
     said = details(reading, evidence, methods=methods)
-    return _Reviewed(reading, rules, shown(reading), evidence, methods, whole, ratios, said)
+    return _Reviewed(reading, rules, shown(reading), evidence, methods, whole, ratios, said, guarded)
 
 
 def _row(review: _Reviewed, row: int) -> dict[str, Any]:
     strata, n_segments = review.reading.strata, len(review.reading.strata.segments)
     is_overall = row == n_segments
     ratio = ratio_check(review.whole, None if is_overall else review.ratios[row])
-    verdict = judge(review.evidence, row, variants=strata.variants, rules=review.rules, ratio=ratio)
+    guarded = review.guarded.of(None if is_overall else strata.segments[row])
+    verdict = judge(review.evidence, row, variants=strata.variants, rules=review.rules, ratio=ratio, guarded=guarded)
     weights = _mixed(review.reading) if is_overall else review.reading.weights[strata.segments[row]]
     variants = variants_of(review.shown, row, variants=strata.variants, weights=weights, details=review.details)
     return {"segment": None if is_overall else strata.segments[row], **verdict, "variants": variants}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from experiments.catalog.definitions import Gates
 from experiments.review.checks import RatioCheck
 from experiments.review.estimates import Estimates, expected_before
+from experiments.review.guardrails import UNGUARDED, SegmentGuardrails
 from experiments.review.strata import Strata
 from optimizer.false_discovery import discoveries
 from optimizer.sample_ratio import ALARM_P_VALUE
@@ -122,13 +123,21 @@ def _effects(
     return base, effects
 
 
-def judge(evidence: Evidence, row: int, *, variants: Sequence[str], rules: Rules, ratio: RatioCheck) -> dict[str, Any]:
+def judge(
+    evidence: Evidence,
+    row: int,
+    *,
+    variants: Sequence[str],
+    rules: Rules,
+    ratio: RatioCheck,
+    guarded: SegmentGuardrails = UNGUARDED,
+) -> dict[str, Any]:
     """The verdict of one segment (the last row: over all), with its winner, its gates and the reason in words."""
     if not np.isfinite(evidence.base[row]):
         verdict, reason = ("broken", _BROKEN) if ratio.is_broken else ("keep_running", _NO_OUTCOME)
         return {"verdict": verdict, "winner": None, "leader": None, "reason": reason, "gates": []}
     best = int(evidence.winner[row])
-    gates = _gates(evidence, row, best=best, rules=rules, ratio=ratio)
+    gates = [*_gates(evidence, row, best=best, rules=rules, ratio=ratio), guarded.gate(variants[best])]
     failed = [gate for gate in gates if gate["passed"] is False]
     long_enough = not any(gate["gate"] in {"min_days", "min_responders"} for gate in failed)
     alike = _surely_alike(evidence, row)
@@ -243,7 +252,6 @@ def _gates(evidence: Evidence, row: int, *, best: int, rules: Rules, ratio: Rati
         _gate("expected_loss", loss, threshold=gates.expected_loss, passed=loss <= gates.expected_loss),
         _gate("interval", interval, threshold=0.0, passed=enough and excluded),
         _gate("false_discovery", wrong, threshold=gates.false_discovery, passed=proven),
-        _gate("guardrails", None, threshold=None, passed=None) | {"note": "Guardrails are not checked yet."},
     ]
 
 
@@ -269,6 +277,7 @@ _IN_WORDS = {
     "probability_best": "probability best under a sceptical prior {value:.3f}, below {threshold:g}",
     "expected_loss": "expected loss {value:.2%} of the mean, above {threshold:.2%}",
     "interval": "the always-valid interval does not exclude zero",
+    "guardrails": "{value}",
     "false_discovery": "chance of a wrong winner {value:.3f} over the segments as sure, above {threshold:g}",
 }
 

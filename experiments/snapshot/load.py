@@ -28,6 +28,7 @@ from experiments.tables import (
     PolicyVersion,
     Series,
     SeriesVariant,
+    VariantPause,
     Workspace,
 )
 
@@ -131,7 +132,7 @@ def _series_plans(
     rows = session.exec(select(Series).where(deciding).order_by(col(Series.number))).all()
     numbers = {row.number for row in rows}
     variants, wheels = _variants(session, numbers), _weights(session, numbers)
-    returned = _returned(policies)
+    returned, paused = _returned(policies), _paused(session, numbers)
     return {
         row.number or 0: _series_plan(
             row,
@@ -139,6 +140,7 @@ def _series_plans(
             segmentation=segmentations.at(row.segmentation, row.segmentation_version),
             variants=variants[row.number or 0],
             weights=wheels[row.number or 0],
+            paused=frozenset(paused[row.number or 0]),
             returned=returned[row.experiment] if row.kind == "experiment" else {},
             content_format=definitions[row.placement].format,
         )
@@ -161,6 +163,16 @@ def _variants(session: Session, numbers: set[int | None]) -> Mapping[int, list[S
     query = select(SeriesVariant).where(col(SeriesVariant.series).in_(numbers)).order_by(col(SeriesVariant.position))
     for row in session.exec(query):
         found[row.series].append(row)
+    return found
+
+
+def _paused(session: Session, numbers: set[int | None]) -> Mapping[int, set[tuple[str, str]]]:
+    found: Mapping[int, set[tuple[str, str]]] = defaultdict(set)
+    columns = select(VariantPause.series, VariantPause.segment, VariantPause.variant)
+    for series, *place in session.exec(
+        columns.where(col(VariantPause.series).in_(numbers), col(VariantPause.lifted_at).is_(None))
+    ):
+        found[series].add((place[0], place[1]))
     return found
 
 
@@ -191,6 +203,7 @@ def _series_plan(
     segmentation: Segmentation,
     variants: list[SeriesVariant],
     weights: Mapping[str, tuple[int, dict[str, float]]],
+    paused: frozenset[tuple[str, str]],
     returned: Mapping[str, float],
     content_format: Format,
 ) -> SeriesPlan:
@@ -224,6 +237,7 @@ def _series_plan(
         },
         control=next(variant.key for variant in variants if variant.is_control),
         covariate=PinnedCovariate.from_json(row.covariate),
+        paused=paused,
     )
 
 

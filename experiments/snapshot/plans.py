@@ -24,7 +24,10 @@ class VariantPlan:
 
 @dataclass(frozen=True, slots=True)
 class SeriesPlan:
-    """A series ready to decide. Times are seconds since 1970 on the database's clock."""
+    """A series ready to decide. Times are seconds since 1970 on the database's clock.
+
+    ``paused``: segments and variants whose units get the control instead.
+    """
 
     number: int
     kind: str
@@ -42,6 +45,7 @@ class SeriesPlan:
     variants: Mapping[str, VariantPlan]
     control: str
     covariate: PinnedCovariate | None = None
+    paused: frozenset[tuple[str, str]] = frozenset()
 
     def is_open(self, segment: str, now: float) -> bool:
         """Whether the series decides for a segment at a moment."""
