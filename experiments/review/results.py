@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sqlmodel import Session
 
 from experiments.catalog.definitions import ExperimentDefinition
+from experiments.corrections.shown import correction_warnings, corrections_of
 from experiments.review.answer import Shown, shown, variants_of
 from experiments.review.checks import checks_of, judged, sample_ratios
 from experiments.review.estimates import estimate
@@ -55,7 +56,9 @@ def results(
     reading = read(session, series, metric=metric, as_of=moment)
     live = [variant.retired_at is None for variant in variants_of_series(session, series.number or 0)]
     answer = reviewed(reading, rules=_rules(definition), available=np.array(live), segment=segment)
-    answer["warnings"] += _remarks(definition)
+    corrections = corrections_of(session, series)
+    answer["warnings"] += _remarks(definition) + correction_warnings(corrections)
+    answer["corrections"] = corrections
     return {"experiment": key, "metric": reading.metric.key, "as_of": moment.isoformat(), **answer}
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import BigInteger, ColumnElement, Float, Table, case, cast, func, select, text
 from sqlmodel import Session
 
+from experiments.corrections.hours import LeftOut, hours_left_out
 from experiments.tables import Allocation, Series, SeriesVariant, Tally, TallyAge, TallyResponse
 from experiments.tallies.moves import EXACT
 
@@ -130,7 +131,7 @@ def read_tallies(
     before_hour: int | None = None,
     hourly_from: int | None = None,
 ) -> Tallies:
-    """Read the tallies of a series and of one of its metrics, summed over shards.
+    """Read the tallies of a series and of one of its metrics, summed over shards, but for hours corrected away.
 
     Args:
         session: May be of any isolation: responses are read before units, so no response is without its unit.
@@ -142,7 +143,7 @@ def read_tallies(
     """
     keys, variants = _segments(session, series, wanted=segments), _variants(session, series)
     few = keys if segments is not None and len(keys) <= _IN_LIST else None
-    chosen = _Chosen(series, few, before_hour, hourly_from)
+    chosen = _Chosen(series, few, before_hour, hourly_from, hours_left_out(session, [series]))
     responses = _read_responses(session, chosen, metric=metric)
     units = _read_units(session, chosen)
     segment_index = {key: i for i, key in enumerate(keys)}
@@ -164,7 +165,10 @@ def read_tallies(
 
 
 def read_ages(session: Session, series: int, *, metric: str) -> Ages:
-    """Read a metric's first responses by age, over all segments, summed over shards."""
+    """Read a metric's first responses by age, over all segments, summed over shards.
+
+    Hours that are corrected away stay in: these counts are by the day, and only say how long responses take.
+    """
     variants = _variants(session, series)
     c = _age.c
     key = (c.variant, c.day, c.age_bin)
@@ -211,6 +215,7 @@ class _Chosen:
     segments: Collection[str] | None
     before_hour: int | None
     hourly_from: int | None
+    left_out: Sequence[LeftOut]
 
     def rows(self, table: Table) -> list[ColumnElement[bool]]:
         conditions: list[ColumnElement[bool]] = [table.c.series == self.series]
@@ -218,6 +223,7 @@ class _Chosen:
             conditions.append(table.c.segment.in_(self.segments))
         if self.before_hour is not None:
             conditions.append(table.c.hour < self.before_hour)
+        conditions += [hours.spares(table) for hours in self.left_out]
         return conditions
 
     def period(self, table: Table) -> ColumnElement[int]:
