@@ -45,7 +45,7 @@ def correct(engine: Engine, lease: Lease, *, seconds: float = MAX_SECONDS) -> in
     try:
         n_looked_at += settle_arrivals(engine, lease)
         for id_ in _unfinished(engine):
-            while time.monotonic() < stop_at and (step := _step(engine, lease, id_=id_)) is not None:
+            while time.monotonic() < stop_at and (step := walk_on(engine, lease, id_=id_)) is not None:
                 n_looked_at += step
     except OutcomesMoved as error:
         log.info("corrections_try_again", reason=str(error))
@@ -95,10 +95,22 @@ class _Walk:
     is_last: bool
 
 
-def _step(engine: Engine, lease: Lease, *, id_: int) -> int | None:
-    """Settle the next chunk; None when there is no more to do now."""
+def walk_on(engine: Engine, lease: Lease, *, id_: int, chunk: int = CHUNK) -> int | None:
+    """Settle the next outcomes of one correction, in a transaction of their own.
+
+    Args:
+        engine: Of a migrated database.
+        lease: The background process's.
+        id_: Of the correction.
+        chunk: How many outcomes, at most.
+    Returns:
+        How many outcomes were looked at; None when there is no more to do now.
+    Raises:
+        LeaseLost: Another process has taken over.
+        OutcomesMoved: Something came in between; try again.
+    """
     with reading(engine) as session:
-        walk = _next_chunk(session, session.get_one(Correction, id_))
+        walk = _next_chunk(session, session.get_one(Correction, id_), chunk=chunk)
     if walk is None or (walk.correction.cursor is None and not _all_writers_know(engine)):
         return None
     with transaction(engine) as session:
@@ -109,7 +121,7 @@ def _step(engine: Engine, lease: Lease, *, id_: int) -> int | None:
     return len(walk.ids)
 
 
-def _next_chunk(session: Session, correction: Correction) -> _Walk | None:
+def _next_chunk(session: Session, correction: Correction, *, chunk: int) -> _Walk | None:
     if correction.status not in _DONE:
         return None
     c, connection = _outcome.c, session.connection()
@@ -122,8 +134,8 @@ def _next_chunk(session: Session, correction: Correction) -> _Walk | None:
         c.occurred_at >= correction.starts_at,
         c.occurred_at < correction.ends_at,
     )
-    ids = list(connection.execute(covered.order_by(c.id).limit(CHUNK)).scalars())
-    is_full = len(ids) == CHUNK
+    ids = list(connection.execute(covered.order_by(c.id).limit(chunk)).scalars())
+    is_full = len(ids) == chunk
     cursor = ids[-1] if is_full else last or b""
     return _Walk(correction, ids, cursor, is_last=last is None and not is_full)
 
