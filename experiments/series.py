@@ -1,15 +1,16 @@
 """What a series carries of its definitions: metrics pinned whole when it opened, so that no later change reaches it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from sqlalchemy import Connection, select
 
 from experiments.tables import Series
 
+MAX_COVARIATE: Final = 1e12  # in size; larger ones are taken as this
 _series: Any = Series.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
 
 
@@ -77,6 +78,34 @@ class PinnedMetric:
             "denominator": None if self.denominator is None else asdict(self.denominator),
         }
 
+    def reads(self, event: str) -> bool:
+        """Whether outcomes of an event say something on the metric: of a ratio, of either of its parts."""
+        return event == self.event or (self.denominator is not None and event == self.denominator.event)
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedCovariate:
+    """The attribute whose value, as units were decided, predicts their outcomes; ``missing``: what stands for none."""
+
+    attribute: str
+    missing: Decimal
+
+    @classmethod
+    def from_json(cls, pinned: dict[str, Any] | None) -> Self | None:
+        """Read what ``series.covariate`` holds; None where a series has none."""
+        return None if pinned is None else cls(pinned["attribute"], Decimal(repr(pinned["missing"])))
+
+    def of(self, attributes: Mapping[str, Any]) -> float | None:
+        """A unit's covariate from its typed attributes: booleans are 0 or 1; None where it is missing."""
+        value = attributes.get(self.attribute)
+        if not isinstance(value, int | float):
+            return None
+        return min(max(float(value), -MAX_COVARIATE), MAX_COVARIATE)
+
+    def counted(self, value: float | None) -> Decimal:
+        """What a unit's covariate, as ``of`` gave it, counts as: to its last digit."""
+        return self.missing if value is None else Decimal(repr(value))
+
 
 @dataclass(frozen=True, slots=True)
 class SeriesMetrics:
@@ -85,15 +114,25 @@ class SeriesMetrics:
     kind: str
     placement: str
     metrics: tuple[PinnedMetric, ...]
+    covariate: PinnedCovariate | None = None
+
+    def covariate_of(self, stored: float | None) -> Decimal | None:
+        """What a decision's covariate counts as; None where the series has none."""
+        return None if self.covariate is None else self.covariate.counted(stored)
 
 
 def read_series_metrics(connection: Connection, numbers: Collection[int]) -> dict[int, SeriesMetrics]:
-    """The pinned metrics of series, by number."""
+    """The pinned metrics and covariates of series, by number."""
     if not numbers:
         return {}
     c = _series.c
-    query = select(c.number, c.kind, c.placement, c.metrics).where(c.number.in_(numbers))
+    query = select(c.number, c.kind, c.placement, c.metrics, c.covariate).where(c.number.in_(numbers))
     return {
-        number: SeriesMetrics(kind, placement, tuple(PinnedMetric.from_json(metric) for metric in metrics))
-        for number, kind, placement, metrics in connection.execute(query)
+        number: SeriesMetrics(
+            kind,
+            placement,
+            tuple(PinnedMetric.from_json(metric) for metric in metrics),
+            PinnedCovariate.from_json(covariate),
+        )
+        for number, kind, placement, metrics, covariate in connection.execute(query)
     }

@@ -8,7 +8,13 @@ from sqlmodel import Session
 
 from experiments.campaigns.log import EVERYONE_ELSE, Campaign, OutcomeValues, attribute_type, typed_values
 from experiments.catalog import definition_store
-from experiments.catalog.definitions import EVERYONE, AttributeDefinition, ExperimentDefinition
+from experiments.catalog.definitions import (
+    COVARIATE_TYPES,
+    EVERYONE,
+    AttributeDefinition,
+    ExperimentDefinition,
+    parse_definition,
+)
 from experiments.errors import UnreadableCampaign
 
 
@@ -25,9 +31,12 @@ def define(session: Session, campaign: Campaign, *, key: str, placement: str, ac
     """Define what isn't there yet; what is there stays as it is.
 
     Raises:
-        UnreadableCampaign: A value that does not fit its attribute's declaration, or a metric of another meaning.
+        UnreadableCampaign: A value that does not fit its attribute's declaration, a covariate without numbers, or a
+            metric of another meaning.
+        InvalidDefinition: A covariate that is declared not to be stored, or a constant for missing ones beyond 1e12.
     """
     declared = {name: _declare(session, name, campaign=campaign, actor=actor) for name in campaign.attributes}
+    _check_covariate(campaign.covariate, declared)
     typed = {name: typed_values(name, campaign.attributes[name], definition=declared[name]) for name in declared}
     segmentation = _segmentation(session, campaign, key=key, typed=typed, actor=actor)
     for outcome in campaign.outcomes:
@@ -43,6 +52,13 @@ def _declare(session: Session, name: str, *, campaign: Campaign, actor: str) -> 
         payload = {"type": attribute_type(campaign.attributes[name])}
         found = definition_store.put_attribute(session, name, payload=payload, actor=actor)
     return AttributeDefinition.model_validate(found.body)
+
+
+def _check_covariate(name: str | None, declared: Mapping[str, AttributeDefinition]) -> None:
+    if name is not None and declared[name].type not in COVARIATE_TYPES:
+        raise UnreadableCampaign(
+            f"the covariate {name!r} must hold numbers, or true and false; its values are of type {declared[name].type}"
+        )
 
 
 def _segmentation(
@@ -88,17 +104,20 @@ def _placement(session: Session, placement: str, *, segmentation: str, control: 
 def _experiment(campaign: Campaign, *, placement: str) -> ExperimentDefinition:
     variants = zip(campaign.variants.keys, campaign.variants.values, strict=True)
     outcomes = [outcome.key for outcome in campaign.outcomes]
-    return ExperimentDefinition.model_validate(
+    covariate = {"attribute": campaign.covariate, "missing": campaign.covariate_missing}
+    return parse_definition(
+        ExperimentDefinition,
         {
             "placement": placement,
             "method": "fixed",
             "goal": outcomes[0],
             "metrics": outcomes[1:],
+            "covariate": None if campaign.covariate is None else covariate,
             "gates": {"min_days": 0.0} if campaign.decided_at is None else {},  # without times it is one send
             "variants": [
                 {"key": key, "content": {}, "is_control": i == 0, "description": value}
                 for i, (key, value) in enumerate(variants)
             ],
             "description": "A past campaign, imported as logged.",
-        }
+        },
     )

@@ -25,6 +25,7 @@ from experiments.errors import ExperimentExists
 from experiments.outcomes.attribution import OutcomeRow
 from experiments.outcomes.rows import write_outcomes
 from experiments.record import outcome_key
+from experiments.series import PinnedCovariate
 from experiments.tables import Allocation, Experiment, Series
 
 DECIDED_AT: Final = datetime(2000, 1, 1, tzinfo=UTC)  # of every row where the log has no times
@@ -77,8 +78,9 @@ def load(
         progress: Told how many more decisions and outcomes have been written.
     Raises:
         ExperimentExists: There is an experiment of that key.
-        UnreadableCampaign: Propensities that are no weights, attributes that do not fit their declaration, or a metric
-            of an outcome's name that means something else.
+        UnreadableCampaign: Propensities that are no weights, attributes that do not fit their declaration, a covariate
+            that holds no numbers, or a metric of an outcome's name that means something else.
+        InvalidDefinition: A covariate that is declared not to be stored, or a constant for missing ones beyond 1e12.
     """
     if session.get(Experiment, key) is not None:
         raise ExperimentExists(key)
@@ -130,6 +132,7 @@ def _open_series(
         segmentation_version=segmentation[1],
         segments=list(campaign.segments.keys),
         metrics=[pin_metric(session, metric, channel=channel).to_json() for metric in metrics],
+        covariate=None if definition.covariate is None else definition.covariate.model_dump(mode="json"),
         opens_at=min(times),
         closes_at=max(times) + timedelta(seconds=1),
         created_at=database_now(session),
@@ -184,6 +187,7 @@ class _Writer:
         self._campaign = campaign
         self._versions = versions
         self._attributes = attributes
+        self._covariate = PinnedCovariate.from_json(series.covariate)
         self._hash = UnitHash(bump_snapshot(session).secret, series.number or 0)
 
     def write_decisions(self, progress: Callable[[int], None]) -> None:
@@ -221,6 +225,8 @@ class _Writer:
             decided_at=self._decided_at(row),
             attributes=stored or None,
             lacks_attribute=segment_attribute is not None and campaign.attributes[segment_attribute][row] is None,
+            covariate=None if self._covariate is None else self._covariate.of(stored),
+            of_covariate=self._covariate,
         )
 
     def _outcomes(self, experiment: str) -> Iterator[OutcomeRow]:

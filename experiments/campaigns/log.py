@@ -42,7 +42,10 @@ class OutcomeColumn:
 
 @dataclass(frozen=True, slots=True)
 class CampaignColumns:
-    """Which columns hold what; ``control`` is the control's value in the column ``variant``."""
+    """Which columns hold what; ``control`` is the control's value in the column ``variant``.
+
+    ``covariate``: of numbers, or of true and false, known before the decision; ``covariate_missing`` stands for none.
+    """
 
     variant: str
     control: str
@@ -52,10 +55,12 @@ class CampaignColumns:
     propensity: str | None = None
     customer: str | None = None
     decided: str | None = None
+    covariate: str | None = None
+    covariate_missing: float = 0.0
 
     def names(self) -> list[str]:
         """Every column that is read."""
-        single = (self.variant, self.segment, self.propensity, self.customer, self.decided)
+        single = (self.variant, self.segment, self.propensity, self.customer, self.decided, self.covariate)
         named = [name for name in single if name is not None]
         return list(dict.fromkeys([*named, *(outcome.name for outcome in self.outcomes), *self.attributes]))
 
@@ -99,6 +104,7 @@ class Campaign:
         propensity: Of the logged variant, shape (n_rows,): as given, or the observed share.
         customers: Ids, or None.
         decided_at: Times, or None.
+        covariate: Key of the attribute whose values are the covariate, or None; ``covariate_missing`` stands for none.
     """
 
     variants: Levels
@@ -110,6 +116,8 @@ class Campaign:
     propensity: Floats
     customers: Sequence[str] | None
     decided_at: Sequence[datetime] | None
+    covariate: str | None = None
+    covariate_missing: float = 0.0
 
     @property
     def n_rows(self) -> int:
@@ -135,7 +143,8 @@ def read_campaign(path: Path, columns: CampaignColumns, *, now: datetime) -> Cam
     frame = read_columns(path, columns.names())
     variants = _variants(frame[columns.variant], control=columns.control)
     segments = _segments(None if columns.segment is None else frame[columns.segment], n_rows=frame.height)
-    attributes = dict.fromkeys([*columns.attributes, *([columns.segment] if columns.segment else [])])
+    also = (columns.segment, columns.covariate)
+    attributes = dict.fromkeys([*columns.attributes, *(name for name in also if name is not None)])
     keys = _keys_of(list(attributes), what="the columns")
     if columns.propensity is not None:
         shares, propensity = None, _propensities(frame[columns.propensity])
@@ -152,6 +161,8 @@ def read_campaign(path: Path, columns: CampaignColumns, *, now: datetime) -> Cam
         propensity=propensity,
         customers=None if columns.customer is None else _customers(frame[columns.customer]),
         decided_at=None if columns.decided is None else _times(frame[columns.decided], now=now),
+        covariate=None if columns.covariate is None else key_of(columns.covariate),
+        covariate_missing=columns.covariate_missing,
     )
 
 

@@ -18,6 +18,7 @@ from experiments.catalog import programme
 from experiments.catalog.definitions import (
     BUILT_IN_METRICS,
     BUILT_IN_SEGMENTATIONS,
+    COVARIATE_TYPES,
     AttributeDefinition,
     MetricDefinition,
     PlacementDefinition,
@@ -64,13 +65,15 @@ def put_attribute(session: Session, key: str, *, payload: object, actor: str, if
     """Declare an attribute.
 
     Raises:
-        InvalidDefinition: Its type would change under rules that read it, or it is wrong in itself.
+        InvalidDefinition: Its type would change under rules that read it, it would no longer do as the covariate that
+            it is of an experiment that goes on, or it is wrong in itself.
         PreconditionFailed: It is not at version ``if_match``.
     """
     definition = parse_definition(AttributeDefinition, payload)
     current = _open(session, "attribute", key=key, if_match=if_match)
     if current is not None and current.body["type"] != definition.type:
         _refuse_if_read(session, key)
+    _refuse_if_covariate(session, key, definition=definition)
     return _store(session, definition, kind="attribute", key=key, current=current, actor=actor)
 
 
@@ -274,6 +277,20 @@ def _refuse_if_read(session: Session, attribute: str) -> None:
         if any(condition["attribute"] == attribute for rule in rules for _, condition in conditions(rule)):
             detail = f"can't change: version {version} of the segmentation {key!r} reads the attribute"
             raise InvalidDefinition([FieldError("/type", detail)])
+
+
+def _refuse_if_covariate(session: Session, attribute: str, *, definition: AttributeDefinition) -> None:
+    """What a running experiment captures of its units must go on being captured, and kept."""
+    wrong = [] if definition.type in COVARIATE_TYPES else ["/type"]
+    wrong += [] if definition.stored else ["/stored"]
+    if not wrong:
+        return
+    query = select(Experiment.key, Series.covariate).join(Series, col(Series.number) == Experiment.series)
+    live = session.exec(query.where(col(Experiment.status).in_(LIVE)).order_by(col(Experiment.key)))
+    readers = [key for key, covariate in live if covariate is not None and covariate["attribute"] == attribute]
+    if readers:
+        detail = f"can't change: the attribute is the covariate of the experiment {readers[0]!r}"
+        raise InvalidDefinition([FieldError(pointer, detail) for pointer in wrong])
 
 
 def _refuse_change_in_use(session: Session, current: Defined, *, definition: PlacementDefinition) -> None:

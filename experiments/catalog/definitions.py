@@ -15,6 +15,7 @@ from experiments.segments.syntax import rule_errors
 __all__ = [
     "BUILT_IN_METRICS",
     "BUILT_IN_SEGMENTATIONS",
+    "COVARIATE_TYPES",
     "EVERYONE",
     "AttributeDefinition",
     "Cost",
@@ -37,6 +38,7 @@ __all__ = [
 EVERYONE: Final = "everyone"
 MAX_CONTENT_DEPTH: Final = 20
 MAX_VARIANTS: Final = 100
+COVARIATE_TYPES: Final = ("number", "boolean")
 
 
 def parse_definition(model: type[Model], payload: object) -> Model:

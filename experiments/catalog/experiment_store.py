@@ -18,7 +18,7 @@ from experiments.catalog.definition_store import (
     missing,
     segment_keys,
 )
-from experiments.catalog.definitions import ExperimentDefinition, parse_definition
+from experiments.catalog.definitions import COVARIATE_TYPES, Covariate, ExperimentDefinition, parse_definition
 from experiments.database import bump_snapshot, database_now
 from experiments.errors import ExperimentNotDraft, ExperimentNotFound, FieldError, InvalidDefinition
 from experiments.input.checks import shown
@@ -78,7 +78,7 @@ def check_experiment(session: Session, definition: ExperimentDefinition) -> None
     """Check that all that an experiment names exists now.
 
     Raises:
-        InvalidDefinition: With all that does not, or weights that can't be.
+        InvalidDefinition: With all that does not, a covariate or goal that can't be, or weights that can't be.
     """
     metrics = {"/goal": definition.goal}
     metrics |= {f"/metrics/{i}": metric for i, metric in enumerate(definition.metrics)}
@@ -99,9 +99,34 @@ def check_experiment(session: Session, definition: ExperimentDefinition) -> None
             for i, segment in enumerate(definition.segments)
             if segment not in known
         ]
+    wrong += [*_goal_errors(session, definition), *_covariate_errors(session, definition.covariate)]
     if wrong:
         raise InvalidDefinition(wrong)
     start_weights(definition)
+
+
+def _goal_errors(session: Session, definition: ExperimentDefinition) -> list[FieldError]:
+    goal = find_definition(session, "metric", key=definition.goal)
+    if definition.method == "fixed" or goal is None or goal.body["kind"] != "ratio":
+        return []
+    detail = f"{shown(definition.goal)} is a ratio, from which no weights are learnt: say the method fixed, or"
+    return [FieldError("/goal", f"{detail} another goal with it among the metrics")]
+
+
+def _covariate_errors(session: Session, covariate: Covariate | None) -> list[FieldError]:
+    """A covariate is a number, or true or false, and is stored, so that what was captured can be looked up."""
+    if covariate is None:
+        return []
+    pointer, attribute = "/covariate/attribute", shown(covariate.attribute)
+    found = find_definition(session, "attribute", key=covariate.attribute)
+    if found is None:
+        return [missing(pointer, covariate.attribute, kind="attribute")]
+    wrong = []
+    if (type_ := found.body["type"]) not in COVARIATE_TYPES:
+        wrong.append(FieldError(pointer, f"must be of type number or boolean, and {attribute} is of type {type_}"))
+    if not found.body["stored"]:
+        wrong.append(FieldError(pointer, f"must be stored with decisions, and {attribute} is declared not to be"))
+    return wrong
 
 
 def get_experiment(session: Session, key: str) -> ExperimentState:

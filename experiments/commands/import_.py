@@ -1,6 +1,6 @@
 """``optimizer import``: a past randomised campaign, as logged."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Final
 
 import click
@@ -29,18 +29,41 @@ _DESIGNS: Final = {
 @campaign_options
 @click.option("--experiment", "key", required=True, help="Key of the experiment to make.")
 @click.option("--placement", help="Its placement, made if it isn't there; else one of the experiment's key.")
+@click.option(
+    "--covariate",
+    metavar="COLUMN",
+    help="Column of numbers, or of true and false, known before the variant was chosen: it narrows intervals (CUPED).",
+)
+@click.option("--covariate-missing", type=float, help="What rows without a covariate count with; else 0.")
 @click.option("--json", "as_json", is_flag=True, help="Say what was imported in JSON.")
-def import_campaign(file: CampaignFile, config: Config, *, key: str, placement: str | None, as_json: bool) -> None:
+def import_campaign(
+    file: CampaignFile,
+    config: Config,
+    *,
+    key: str,
+    placement: str | None,
+    covariate: str | None,
+    covariate_missing: float | None,
+    as_json: bool,
+) -> None:
     """Import a past randomised campaign, as logged, from a CSV (plain, .gz, .zst) or Parquet file.
 
     It becomes a concluded experiment with decisions, outcomes and tallies, whose results can be read at once. All or
     nothing is imported. On SQLite other writers wait for it.
     """
+    file = _with_covariate(file, covariate, missing=covariate_missing)
     imported = _load(config, file.read(), key=key, placement=placement or key)
     if as_json:
         click.echo(orjson.dumps(asdict(imported)).decode())
     else:
         _say(imported)
+
+
+def _with_covariate(file: CampaignFile, covariate: str | None, *, missing: float | None) -> CampaignFile:
+    if covariate is None and missing is not None:
+        raise click.UsageError("--covariate-missing is said without --covariate")
+    columns = replace(file.columns, covariate=covariate, covariate_missing=0.0 if missing is None else missing)
+    return replace(file, columns=columns)
 
 
 def _load(config: Config, campaign: Campaign, *, key: str, placement: str) -> Imported:

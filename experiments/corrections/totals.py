@@ -6,9 +6,10 @@ from itertools import groupby
 from sqlalchemy import Connection
 
 from experiments.decisions.hashing import series_of
+from experiments.outcomes.attribution import DecisionRef, Hit
 from experiments.outcomes.responses import Changes, UnitTotal
 from experiments.series import SeriesMetrics, read_series_metrics
-from experiments.tallies.moves import add_ages, add_responses
+from experiments.tallies.moves import add_ages, add_products, add_responses
 from experiments.tallies.recount import Counted, read_counted, replace_totals, stored_totals, unit_totals
 
 _AT_ONCE = 2_000
@@ -25,11 +26,17 @@ def count_again(connection: Connection, ids: Collection[bytes], *, shard: int) -
         wrong = {key for key in stored.keys() | right.keys() if stored.get(key) != right.get(key)}
         for totals, sign in ((stored, -1), (right, 1)):
             for id_, key in wrong & totals.keys():
-                pinned = next(metric for metric in metrics[series_of(id_)].metrics if metric.key == key)
-                changes.add_unit(decisions[id_][0], pinned, unit=totals[id_, key], sign=sign)
+                hit = _hit(decisions[id_][0], metrics[series_of(id_)], key=key)
+                changes.add_unit(hit, unit=totals[id_, key], sign=sign)
         replace_totals(connection, wrong, totals=right)
     add_responses(connection, changes.responses, shard=shard)
+    add_products(connection, changes.products, shard=shard)
     add_ages(connection, changes.ages, shard=shard)
+
+
+def _hit(decision: DecisionRef, series: SeriesMetrics, *, key: str) -> Hit:
+    pinned = next(metric for metric in series.metrics if metric.key == key)
+    return Hit(decision, pinned, series.covariate_of(decision.covariate))
 
 
 def _right(

@@ -215,6 +215,8 @@ def _spin(
         lacks_attribute=_lacks(series.segmentation, asked),
         stale=moment.is_stale,
     )
+    if series.covariate is not None:
+        row.covariate, row.of_covariate = series.covariate.of(asked.typed), series.covariate
     return Choice(
         placement,
         asked,

@@ -11,8 +11,9 @@ from sqlalchemy import Connection, select, update
 
 from experiments.column_types import to_microseconds
 from experiments.decisions.hashing import series_of
+from experiments.series import PinnedCovariate
 from experiments.tables import Decision, Series
-from experiments.tallies.moves import TallyKey, Units, add_units, hour_of
+from experiments.tallies.moves import Covariates, TallyKey, Units, add_covariates, add_units, hour_of
 
 _table: Any = Decision.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
 _series: Any = Series.__table__  # type: ignore[attr-defined]
@@ -20,7 +21,10 @@ _series: Any = Series.__table__  # type: ignore[attr-defined]
 
 @dataclass(slots=True)  # not frozen: that alone made choosing a third slower, or more
 class DecisionRow:
-    """A decision as chosen. ``stale``: chosen on a snapshot too old to have seen every change of the lifecycle."""
+    """A decision as chosen. ``stale``: chosen on a snapshot too old to have seen every change of the lifecycle.
+
+    ``covariate``: the unit's value of ``of_covariate``, its series' covariate; None where it is missing.
+    """
 
     id: bytes
     customer_id: str
@@ -33,6 +37,8 @@ class DecisionRow:
     attributes: dict[str, Any] | None = None
     lacks_attribute: bool = False
     stale: bool = False
+    covariate: float | None = None
+    of_covariate: PinnedCovariate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ def _stored(row: DecisionRow) -> Stored:
 
 _COLUMNS = (
     "id, customer_id, occasion_id, segment, variant, allocation_version, propensity, decided_at, attributes, "
-    "lacks_attribute, late, contradicted"
+    "lacks_attribute, late, contradicted, covariate"
 )
 _READ = "SELECT id, segment, variant, allocation_version, propensity FROM decision WHERE id"
 
@@ -81,13 +87,21 @@ def _insert_sqlite(
     marks = ", ".join("?" * len(rows))
     stored = _read(connection, f"{_READ} IN ({marks})", values=tuple(rows))
     values = [
-        (*_plain(row), to_microseconds(row.decided_at), _json(row), row.lacks_attribute, id_ in late, False)
+        (
+            *_plain(row),
+            to_microseconds(row.decided_at),
+            _json(row),
+            row.lacks_attribute,
+            id_ in late,
+            False,
+            row.covariate,
+        )
         for id_, row in rows.items()
         if id_ not in stored
     ]
     if values:
         connection.exec_driver_sql(
-            f"INSERT INTO decision ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # our names
+            f"INSERT INTO decision ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # our names
             values,
         )
     return stored
@@ -100,7 +114,10 @@ def _insert_postgresql(
 
     The second statement is one of its own, so that it sees rows that another worker has committed meanwhile.
     """
-    values = [(*_plain(row), row.decided_at, _json(row), row.lacks_attribute, id_ in late) for id_, row in rows.items()]
+    values = [
+        (*_plain(row), row.decided_at, _json(row), row.lacks_attribute, id_ in late, row.covariate)
+        for id_, row in rows.items()
+    ]
     columns = tuple(list(column) for column in zip(*values, strict=True))
     inserted = connection.exec_driver_sql(_INSERT_POSTGRESQL, columns).scalars()
     others = rows.keys() - {bytes(id_) for id_ in inserted}
@@ -110,11 +127,11 @@ def _insert_postgresql(
 _INSERT_POSTGRESQL = f"""
     INSERT INTO decision ({_COLUMNS})
     SELECT id, customer_id, occasion_id, segment, variant, allocation_version, propensity, decided_at,
-           attributes::jsonb, lacks_attribute, late, false
+           attributes::jsonb, lacks_attribute, late, false, covariate
     FROM unnest(%s::bytea[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::float8[],
-                %s::timestamptz[], %s::text[], %s::bool[], %s::bool[])
+                %s::timestamptz[], %s::text[], %s::bool[], %s::bool[], %s::float8[])
       AS row (id, customer_id, occasion_id, segment, variant, allocation_version, propensity, decided_at,
-              attributes, lacks_attribute, late)
+              attributes, lacks_attribute, late, covariate)
     ON CONFLICT DO NOTHING RETURNING id
 """  # noqa: S608  # our names
 
@@ -141,13 +158,18 @@ def _read(connection: Connection, query: str, *, values: tuple[Any, ...]) -> dic
 
 def _count(connection: Connection, rows: list[DecisionRow], *, shard: int) -> None:
     changes: dict[TallyKey, Units] = defaultdict(Units)
+    covariates: dict[TallyKey, Covariates] = defaultdict(Covariates)
     for row in rows:
         hour, seconds = hour_of(row.decided_at)
-        units = changes[series_of(row.id), row.segment, row.allocation_version, row.variant, hour]
+        key = (series_of(row.id), row.segment, row.allocation_version, row.variant, hour)
+        units = changes[key]
         units.n_units += 1
         units.n_lacking += row.lacks_attribute
         units.decided_seconds += seconds
+        if row.of_covariate is not None:
+            covariates[key].add_unit(row.of_covariate.counted(row.covariate), is_missing=row.covariate is None)
     add_units(connection, changes, shard=shard)
+    add_covariates(connection, covariates, shard=shard)
 
 
 def _late(connection: Connection, stale: list[DecisionRow]) -> set[bytes]:

@@ -37,6 +37,7 @@ def explain(session: Session, decision_id: str) -> dict[str, Any]:
         "propensity": row.propensity,
         "decided_at": row.decided_at,
         "attributes": row.attributes,
+        "covariate": row.covariate,
         "lacks_attribute": row.lacks_attribute,
         "late": row.late,
         "contradicted": row.contradicted,
@@ -66,6 +67,7 @@ def _responses(session: Session, row: Decision) -> list[dict[str, Any]]:
             "metric": response.metric,
             "n_outcomes": response.n_outcomes,
             "total": float(response.total),
+            "denominator": None if response.denominator is None else float(response.denominator),
             "first_at": response.first_at,
         }
         for response in session.exec(query)

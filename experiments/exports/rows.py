@@ -34,6 +34,7 @@ DECISION_COLUMNS: Final[Columns] = {
     "lacks_attribute": "flag",
     "late": "flag",
     "contradicted": "flag",
+    "covariate": "number",
 }
 OUTCOME_COLUMNS: Final[Columns] = {
     "id": "text",
@@ -68,7 +69,7 @@ class Span:
 
 
 def decision_rows(session: Session, span: Span) -> Iterator[Rows]:
-    """Decisions made in a span. Ids are hexadecimal, attributes JSON."""
+    """Decisions made in a span. Ids are hexadecimal, attributes JSON; ``covariate`` is null where none was captured."""
     connection = session.connection()
     series, c = series_of_all(connection), _decision.c
     at = _PLAIN_DECISION.index("attributes") + 1

@@ -46,14 +46,19 @@ class DecisionRef:
     variant: str
     allocation_version: int
     decided_at: datetime
+    covariate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One metric of one decision that counts an outcome."""
+    """One metric of one decision that counts an outcome; ``covariate`` is the unit's, None where its series has none.
+
+    A ratio is hit once, even if the outcome feeds both of its parts.
+    """
 
     decision: DecisionRef
     metric: PinnedMetric
+    covariate: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +96,11 @@ def attribute(
 def hits_of(outcome: OutcomeRow, decision: DecisionRef, *, series: SeriesMetrics) -> Iterable[Hit]:
     """The metrics of a decision whose event and window an outcome meets."""
     age = outcome.occurred_at - decision.decided_at
+    covariate = series.covariate_of(decision.covariate)
     for metric in series.metrics:
         is_known = metric.since is None or outcome.received_at >= metric.since
-        if metric.event == outcome.event and is_known and -CLOCK_SKEW <= age < metric.window:
-            yield Hit(decision, metric)
+        if metric.reads(outcome.event) and is_known and -CLOCK_SKEW <= age < metric.window:
+            yield Hit(decision, metric, covariate)
 
 
 def is_late(outcome: OutcomeRow, hit: Hit) -> bool:

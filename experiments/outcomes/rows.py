@@ -107,6 +107,7 @@ _REF = (
     _decision.c.variant,
     _decision.c.allocation_version,
     _decision.c.decided_at,
+    _decision.c.covariate,
 )
 
 

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +30,16 @@ _tally: Table = Tally.__table__  # type: ignore[attr-defined]  # SQLModel's type
 class Observed:
     """What units of a segment did, whatever they were shown.
 
+    The standard deviation of a ratio is that of its linearised values (Deng, Knoblich and Lu, 2018, "Applying the Delta
+    Method in Metric Analytics"): of (total - ratio * denominator) / mean denominator.
+
     Attributes:
         n_units: Matured units.
-        total: Sum of their outcomes, capped where the metric has a cap.
+        total: Sum of their outcomes, capped where the metric has a cap; of a ratio the numerators.
         squares: Sum of the squares of these.
         units_per_week: At the rate of the last seven days with decisions; None from less than a day.
         source: Which series was read, in words.
+        denominators: Of a ratio: sum of denominators, of their squares, of their products with the totals.
     """
 
     n_units: float
@@ -42,19 +47,25 @@ class Observed:
     squares: float
     units_per_week: float | None
     source: str
+    denominators: tuple[float, float, float] | None = None
 
     @property
     def mean(self) -> float:
-        """Mean outcome of a unit."""
-        return self.total / self.n_units
+        """Mean outcome of a unit; or the ratio."""
+        return self.total / (self.n_units if self.denominators is None else self.denominators[0])
 
     @property
     def sd(self) -> float | None:
         """Standard deviation of a unit's outcome; None from one unit."""
         if self.n_units < 2:
             return None
-        squares = max(self.squares - self.total**2 / self.n_units, 0.0)
-        return float(np.sqrt(squares / (self.n_units - 1.0)))
+        if self.denominators is None:
+            squares = self.squares - self.total**2 / self.n_units
+        else:
+            below, below_squares, products = self.denominators
+            squares = self.squares - 2.0 * self.mean * products + self.mean**2 * below_squares
+            squares /= (below / self.n_units) ** 2
+        return float(np.sqrt(max(squares, 0.0) / (self.n_units - 1.0)))
 
 
 def together(observed: Sequence[Observed]) -> Observed | None:
@@ -62,12 +73,14 @@ def together(observed: Sequence[Observed]) -> Observed | None:
     if not observed:
         return None
     rates = [one.units_per_week for one in observed]
+    below = [one.denominators for one in observed if one.denominators is not None]
     return Observed(
         sum(one.n_units for one in observed),
         sum(one.total for one in observed),
         sum(one.squares for one in observed),
         None if None in rates else sum(rate or 0.0 for rate in rates),
         "; ".join(dict.fromkeys(one.source for one in observed)),
+        (sum(one[0] for one in below), sum(one[1] for one in below), sum(one[2] for one in below)) if below else None,
     )
 
 
@@ -90,7 +103,7 @@ def observed_in(
     Args:
         session: Any.
         placement: Existing.
-        metric: As it is now; series that measured another event or kind by this key are not read.
+        metric: As it is now; series that measured something else by this key are not read.
         segmentation: Of the placement now.
         segments: Keys of it.
         unit: ``customer`` or ``occasion``.
@@ -109,7 +122,7 @@ def observed_in(
             row = series[number]
             tallies = read_tallies(session, number, metric=metric.key, segments=keys)
             since = max(_since(row, metric), matured_before - _RECENT_HOURS)
-            read = _observed(tallies, hours=(since, matured_before), capped=metric.cap is not None, source=_named(row))
+            read = _observed(tallies, hours=(since, matured_before), metric=metric, source=_named(row))
             scale = 1.0 - held_out if row.kind == "programme" else 1.0
             found |= {key: replace(one, units_per_week=_times(one.units_per_week, scale)) for key, one in read.items()}
     return found
@@ -119,13 +132,13 @@ def _measuring(session: Session, placement: str, *, metric: PinnedMetric, segmen
     """Series of a placement that measured the metric, over the same segmentation (a programme counts by any)."""
     query = select(Series).where(Series.placement == placement)
     query = query.where((col(Series.kind) == "programme") | (col(Series.segmentation) == segmentation))
-    return {
-        row.number or 0: row
-        for row in session.exec(query)
-        if any(
-            (one["key"], one["event"], one["kind"]) == (metric.key, metric.event, metric.kind) for one in row.metrics
-        )
-    }
+    wanted = _meaning(metric.to_json())
+    return {row.number or 0: row for row in session.exec(query) if any(_meaning(one) == wanted for one in row.metrics)}
+
+
+def _meaning(pinned: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a pinned metric measures; ratios pin two keys more than others did before there were ratios."""
+    return tuple(pinned.get(name) for name in ("key", "event", "kind", "aggregate", "denominator"))
 
 
 def _chosen(
@@ -163,18 +176,25 @@ def _named(series: Series) -> str:
     return f"the {series.kind} of placement {series.placement!r}"
 
 
-def _observed(tallies: Tallies, *, hours: tuple[int, int], capped: bool, source: str) -> dict[str, Observed]:
+def _observed(tallies: Tallies, *, hours: tuple[int, int], metric: PinnedMetric, source: str) -> dict[str, Observed]:
     rows = (tallies.hour >= hours[0]) & (tallies.hour < hours[1])
-    total = tallies.capped_total if capped else tallies.total
-    squares = tallies.capped_squares if capped else tallies.total_squares
-    n, sums, sums_of_squares = (
-        _by_segment(tallies, np.where(rows, values, 0.0)).tolist() for values in (tallies.n_units, total, squares)
-    )
+    capped, is_ratio = metric.cap is not None, metric.kind == "ratio"
+    values = [
+        tallies.n_units,
+        tallies.capped_total if capped else tallies.total,
+        tallies.capped_squares if capped else tallies.total_squares,
+        tallies.denominator,
+        tallies.denominator_squares,
+        tallies.denominator_capped if capped else tallies.denominator_total,
+    ]
+    sums = np.stack([_by_segment(tallies, np.where(rows, one, 0.0)) for one in values], axis=1).tolist()
     rates = _units_per_week(tallies)
     return {
-        key: Observed(n[i], sums[i], sums_of_squares[i], float(rates[i]) if rates[i] > 0.0 else None, source)
-        for i, key in enumerate(tallies.segments)
-        if n[i] > 0.0
+        key: Observed(
+            n, total, squares, float(rates[i]) if rates[i] > 0.0 else None, source, tuple(below) if is_ratio else None
+        )
+        for i, (key, (n, total, squares, *below)) in enumerate(zip(tallies.segments, sums, strict=True))
+        if n > 0.0 and (below[0] != 0.0 or not is_ratio)
     }
 
 

@@ -10,7 +10,7 @@ from experiments.catalog.definition_store import get_definition, pin_metric, seg
 from experiments.catalog.definitions import EVERYONE, ExperimentDefinition, Gates
 from experiments.catalog.experiment_store import get_experiment
 from experiments.database import database_now
-from experiments.errors import SegmentNotFound
+from experiments.errors import FieldError, InvalidInput, SegmentNotFound
 from experiments.learning.allocations import start_weights
 from experiments.planning.evidence import Observed, observed_in, together
 from experiments.planning.requests import BaselineIn, PlanRequest
@@ -83,6 +83,7 @@ def task_of(session: Session, request: PlanRequest) -> Task:
         ExperimentNotFound, PlacementNotFound, DefinitionNotFound: No such experiment, placement or metric.
         SegmentNotFound: The placement's segmentation has no such segment.
         InvalidDefinition: The experiment can't start as it is.
+        InvalidInput: The metric is a ratio, and the request says a baseline without sd.
     """
     if request.experiment is not None:
         return _of_experiment(session, request, key=request.experiment)
@@ -124,6 +125,7 @@ def _of_experiment(session: Session, request: PlanRequest, *, key: str) -> Task:
 def _of_draft(session: Session, draft: _Draft, *, request: PlanRequest, design: Design) -> Task:
     placement = get_definition(session, "placement", key=draft.placement)
     metric = pin_metric(session, draft.goal, channel=placement.body["channel"])
+    _refuse_ratio_without_sd(metric, request.baseline)
     segmentation = get_definition(session, "segmentation", key=placement.body["segmentation"])
     keys = segment_keys(segmentation)
     for segment in draft.segments or ():
@@ -154,6 +156,13 @@ def _of_draft(session: Session, draft: _Draft, *, request: PlanRequest, design: 
         least_weeks=draft.gates.min_days / _WEEK_DAYS,
         waiting_weeks=(metric.window + metric.grace).total_seconds() / _WEEK_SECONDS,
     )
+
+
+def _refuse_ratio_without_sd(metric: PinnedMetric, baseline: BaselineIn | None) -> None:
+    if metric.kind == "ratio" and baseline is not None and baseline.sd is None:
+        said = f"must be said: the metric {metric.key!r} is a ratio, and no rate of units; it is the standard deviation"
+        formula = "of (numerator - ratio * denominator) / mean denominator over units"
+        raise InvalidInput([FieldError("/baseline/sd", f"{said} {formula}")])
 
 
 def _design(request: PlanRequest, weights: Mapping[str, float], *, control: str, level: float) -> Design:

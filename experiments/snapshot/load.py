@@ -17,6 +17,7 @@ from experiments.catalog.definitions import (
 )
 from experiments.decisions.hashing import UnitHash, Wheel
 from experiments.segments.rules import Segmentation, compile_segmentation
+from experiments.series import PinnedCovariate
 from experiments.snapshot.plans import FOREVER, KeyPlan, PlacementPlan, Policy, SeriesPlan, Snapshot, VariantPlan
 from experiments.tables import (
     Allocation,
@@ -222,6 +223,7 @@ def _series_plan(
             for variant in variants
         },
         control=next(variant.key for variant in variants if variant.is_control),
+        covariate=PinnedCovariate.from_json(row.covariate),
     )
 
 

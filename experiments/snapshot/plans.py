@@ -7,6 +7,7 @@ from experiments.catalog.content import Content
 from experiments.catalog.definitions import AttributeDefinition, PlacementDefinition
 from experiments.decisions.hashing import UnitHash, Wheel
 from experiments.segments.rules import Segmentation
+from experiments.series import PinnedCovariate
 
 FOREVER = float("inf")
 
@@ -40,6 +41,7 @@ class SeriesPlan:
     wheels: Mapping[str, tuple[int, Wheel]]
     variants: Mapping[str, VariantPlan]
     control: str
+    covariate: PinnedCovariate | None = None
 
     def is_open(self, segment: str, now: float) -> bool:
         """Whether the series decides for a segment at a moment."""

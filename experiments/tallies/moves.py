@@ -16,9 +16,9 @@ from sqlalchemy import Connection, Table
 from sqlmodel import SQLModel
 
 from experiments.column_types import ExactNumber, to_microseconds
-from experiments.tables import Tally, TallyAge, TallyResponse
+from experiments.tables import Tally, TallyAge, TallyCovariate, TallyProduct, TallyResponse
 
-EXACT = Context(prec=120)  # enough for a sum of squares of any values that the doors accept
+EXACT = Context(prec=1_000)  # enough for a sum of squares of any floats of at most 1e12; only digits used cost
 _HOUR_MICROSECONDS = 3_600_000_000
 
 TallyKey = tuple[int, str, int, str, int]  # series, segment, allocation version, variant, hour
@@ -58,6 +58,51 @@ class Responses:
         self.capped_squares = move(self.capped_squares, EXACT.multiply(capped, capped))
 
 
+@dataclass(slots=True)
+class Covariates:
+    """A change of one tally's covariate: units without a value, and sums in which a constant stands for these."""
+
+    n_missing: int = 0
+    total: Decimal = Decimal(0)
+    total_squares: Decimal = Decimal(0)
+
+    def add_unit(self, value: Decimal, *, is_missing: bool) -> None:
+        """Add one unit."""
+        self.n_missing += is_missing
+        self.total = EXACT.add(self.total, value)
+        self.total_squares = EXACT.add(self.total_squares, EXACT.multiply(value, value))
+
+
+@dataclass(slots=True)
+class Products:
+    """A change of what ratios and covariates need of one metric below a tally: see ``TallyProduct``."""
+
+    denominator: Decimal = Decimal(0)
+    denominator_squares: Decimal = Decimal(0)
+    denominator_total: Decimal = Decimal(0)
+    denominator_capped: Decimal = Decimal(0)
+    covariate_total: Decimal = Decimal(0)
+    covariate_capped: Decimal = Decimal(0)
+    covariate_denominator: Decimal = Decimal(0)
+
+    def add_unit(
+        self, value: Decimal, *, cap: Decimal | None, denominator: Decimal | None, covariate: Decimal | None, sign: int
+    ) -> None:
+        """Add (sign 1) or take away (sign -1) one unit: its total, and its denominator and covariate where it has."""
+        capped = value if cap is None else min(value, cap)
+        move, times = EXACT.add if sign > 0 else EXACT.subtract, EXACT.multiply
+        if denominator is not None:
+            self.denominator = move(self.denominator, denominator)
+            self.denominator_squares = move(self.denominator_squares, times(denominator, denominator))
+            self.denominator_total = move(self.denominator_total, times(value, denominator))
+            self.denominator_capped = move(self.denominator_capped, times(capped, denominator))
+        if covariate is not None:
+            self.covariate_total = move(self.covariate_total, times(covariate, value))
+            self.covariate_capped = move(self.covariate_capped, times(covariate, capped))
+        if denominator is not None and covariate is not None:
+            self.covariate_denominator = move(self.covariate_denominator, times(covariate, denominator))
+
+
 def hour_of(moment: datetime) -> tuple[int, int]:
     """The hour since 1970 that a moment lies in, and the whole seconds into it."""
     hour, rest = divmod(to_microseconds(moment), _HOUR_MICROSECONDS)
@@ -72,6 +117,16 @@ def add_units(connection: Connection, changes: Mapping[TallyKey, Units], *, shar
 def add_responses(connection: Connection, changes: Mapping[ResponseKey, Responses], *, shard: int) -> None:
     """Move what the units answered."""
     _add(connection, TallyResponse, names=(*_TALLY, "metric"), changes=changes, shard=shard)
+
+
+def add_covariates(connection: Connection, changes: Mapping[TallyKey, Covariates], *, shard: int) -> None:
+    """Move what the units' covariates were."""
+    _add(connection, TallyCovariate, names=_TALLY, changes=changes, shard=shard)
+
+
+def add_products(connection: Connection, changes: Mapping[ResponseKey, Products], *, shard: int) -> None:
+    """Move what ratios and covariates need of the units' answers."""
+    _add(connection, TallyProduct, names=(*_TALLY, "metric"), changes=changes, shard=shard)
 
 
 def add_ages(connection: Connection, changes: Mapping[AgeKey, int], *, shard: int) -> None:

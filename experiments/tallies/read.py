@@ -6,7 +6,6 @@ Sums over shards are exact (NUMERIC on PostgreSQL, decimals in Python on SQLite)
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,17 @@ from sqlalchemy import BigInteger, ColumnElement, Float, Table, case, cast, func
 from sqlmodel import Session
 
 from experiments.corrections.hours import LeftOut, hours_left_out
-from experiments.tables import Allocation, Series, SeriesVariant, Tally, TallyAge, TallyResponse
-from experiments.tallies.moves import EXACT
+from experiments.tables import (
+    Allocation,
+    Series,
+    SeriesVariant,
+    Tally,
+    TallyAge,
+    TallyCovariate,
+    TallyProduct,
+    TallyResponse,
+)
+from experiments.tallies.moves import EXACT, Covariates, Products, Responses
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -24,12 +32,16 @@ _Key = tuple[str, int, str, int]  # segment, allocation version, variant, hour
 
 _tally: Table = Tally.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
 _response: Table = TallyResponse.__table__  # type: ignore[attr-defined]
+_covariate: Table = TallyCovariate.__table__  # type: ignore[attr-defined]
+_product: Table = TallyProduct.__table__  # type: ignore[attr-defined]
 _variant: Table = SeriesVariant.__table__  # type: ignore[attr-defined]
 _age: Table = TallyAge.__table__  # type: ignore[attr-defined]
 _allocation: Table = Allocation.__table__  # type: ignore[attr-defined]
 
 _N_COUNTS = 3  # n_units, n_lacking, decided_seconds
-_RESPONSES = ("n_responders", "total", "total_squares", "capped_total", "capped_squares")
+_RESPONSES = tuple(Responses.__dataclass_fields__)
+_COVARIATES = tuple(Covariates.__dataclass_fields__)
+_PRODUCTS = tuple(Products.__dataclass_fields__)
 _IN_LIST = 500  # longer lists of segments are filtered here: databases limit a statement's parameters
 
 
@@ -57,6 +69,7 @@ class Tallies:
     Attributes:
         segments: Keys of the segments read, in the order of the series; those without units are there too.
         variants: Keys of all variants, retired ones too, in the order of the series.
+        has_covariate: Whether the series has a covariate.
         segment: Index into ``segments``, shape (n_rows,); so are all arrays.
         version: Allocation version.
         variant: Index into ``variants``.
@@ -64,15 +77,26 @@ class Tallies:
         n_units: Units.
         n_lacking: Of these, units that lacked an attribute that their segmentation needs.
         decided_seconds: Sum of the seconds since the start of ``hour`` at which they were decided.
-        n_responders: Units with a response.
-        total: Sum of the units' totals, in the metric's unit (binary: 0 or 1).
+        n_responders: Units with a response; of a ratio, those with a denominator.
+        total: Sum of the units' totals, in the metric's unit (binary: 0 or 1; of a ratio the numerators).
         total_squares: Sum of the squares of these.
         capped_total: As ``total``, each unit's total capped by the metric's cap.
         capped_squares: Sum of the squares of these.
+        covariate_missing: Units whose covariate is missing; a constant stands for it. 0 without a covariate, as below.
+        covariate: Sum of the units' covariates.
+        covariate_squares: Sum of the squares of these.
+        denominator: Sum of the units' denominators; 0 unless the metric is a ratio, as below.
+        denominator_squares: Sum of the squares of these.
+        denominator_total: Sum of the products of denominator and total.
+        denominator_capped: As that, with the capped total.
+        covariate_total: Sum of the products of covariate and total (binary: of the covariates of responders).
+        covariate_capped: As that, with the capped total.
+        covariate_denominator: Sum of the products of covariate and denominator.
     """
 
     segments: tuple[str, ...]
     variants: tuple[str, ...]
+    has_covariate: bool
     segment: Ints
     version: Ints
     variant: Ints
@@ -85,6 +109,16 @@ class Tallies:
     total_squares: Floats
     capped_total: Floats
     capped_squares: Floats
+    covariate_missing: Floats
+    covariate: Floats
+    covariate_squares: Floats
+    denominator: Floats
+    denominator_squares: Floats
+    denominator_total: Floats
+    denominator_capped: Floats
+    covariate_total: Floats
+    covariate_capped: Floats
+    covariate_denominator: Floats
 
     def by_variant(self, values: Floats) -> Floats:
         """Sum a row array to shape (n_segments, n_variants)."""
@@ -134,7 +168,8 @@ def read_tallies(
     """Read the tallies of a series and of one of its metrics, summed over shards, but for hours corrected away.
 
     Args:
-        session: May be of any isolation: responses are read before units, so no response is without its unit.
+        session: May be of any isolation: responses are read before units, so no response is without its unit; but
+            only on one state of the database do products belong to the very responses read.
         series: Number of an existing series.
         metric: Key of a pinned metric; one that nobody has answered yet gives zeros.
         segments: Only these; by default all.
@@ -144,24 +179,36 @@ def read_tallies(
     keys, variants = _segments(session, series, wanted=segments), _variants(session, series)
     few = keys if segments is not None and len(keys) <= _IN_LIST else None
     chosen = _Chosen(series, few, before_hour, hourly_from, hours_left_out(session, [series]))
-    responses = _read_responses(session, chosen, metric=metric)
+    kind, has_covariate = _kind(session, series, metric=metric)
+    products = _read_sums(session, chosen, table=_product, metric=metric) if has_covariate or kind == "ratio" else {}
+    responses = _read_responses(session, chosen, metric=metric, kind=kind)
+    covariates = _read_sums(session, chosen, table=_covariate) if has_covariate else {}
     units = _read_units(session, chosen)
     segment_index = {key: i for i, key in enumerate(keys)}
     variant_index = {key: i for i, key in enumerate(variants)}
     found = [key for key in units if key[0] in segment_index]
-    none = (0.0,) * len(_RESPONSES)
     counts = np.array([units[key] for key in found], dtype=np.float64).reshape(-1, _N_COUNTS)
-    sums = np.array([responses.get(key, none) for key in found], dtype=np.float64).reshape(-1, len(_RESPONSES))
     return Tallies(
         keys,
         variants,
+        has_covariate,
         _ints(segment_index[key[0]] for key in found),
         _ints(key[1] for key in found),
         _ints(variant_index[key[2]] for key in found),
         _ints(key[3] for key in found),
         *counts.T,
-        *sums.T,
+        *_columns(responses, found, n=len(_RESPONSES)),
+        *_columns(covariates, found, n=len(_COVARIATES)),
+        *_columns(products, found, n=len(_PRODUCTS)),
     )
+
+
+def _columns(sums: Mapping[_Key, tuple[float, ...]], keys: Sequence[_Key], *, n: int) -> Floats:
+    """Sums as one row array each, shape (n, n_rows), 0 where there are none."""
+    if not sums:
+        return np.zeros((n, len(keys)))
+    none = (0.0,) * n
+    return np.array([sums.get(key, none) for key in keys], dtype=np.float64).reshape(-1, n).T
 
 
 def read_ages(session: Session, series: int, *, metric: str) -> Ages:
@@ -252,16 +299,29 @@ def _read_units(session: Session, chosen: _Chosen) -> dict[_Key, tuple[int, ...]
     return _keyed(session.connection().execute(query))
 
 
-def _read_responses(session: Session, chosen: _Chosen, *, metric: str) -> Mapping[_Key, tuple[float, ...]]:
-    c, columns = _response.c, chosen.key(_response)
-    rows = [*chosen.rows(_response), c.metric == metric]
+def _read_responses(
+    session: Session, chosen: _Chosen, *, metric: str, kind: str | None
+) -> Mapping[_Key, tuple[float, ...]]:
+    if kind != "binary":
+        return _read_sums(session, chosen, table=_response, metric=metric)
+    c, columns = _response.c, chosen.key(_response)  # every sum is the number of responders
+    counted = select(*columns, _int_sum(c.n_responders)).where(*chosen.rows(_response), c.metric == metric)
+    found = _keyed(session.connection().execute(counted.group_by(*_GROUPS)))
+    return {key: values * len(_RESPONSES) for key, values in found.items()}
+
+
+def _read_sums(
+    session: Session, chosen: _Chosen, *, table: Table, metric: str | None = None
+) -> Mapping[_Key, tuple[float, ...]]:
+    """The sums that a tally table holds beside its key, added exactly."""
+    c, columns, rows = table.c, chosen.key(table), chosen.rows(table)
+    names = [column.name for column in table.columns if not column.primary_key]
+    if metric is not None:
+        rows.append(c.metric == metric)
     connection = session.connection()
-    if _kind(session, chosen.series, metric=metric) == "binary":  # every sum is the number of responders
-        counted = select(*columns, _int_sum(c.n_responders)).where(*rows).group_by(*_GROUPS)
-        return {key: values * len(_RESPONSES) for key, values in _keyed(connection.execute(counted)).items()}
     if connection.dialect.name == "sqlite":  # it would add money as floats
-        return _summed(map(tuple, connection.execute(select(*columns, *(c[name] for name in _RESPONSES)).where(*rows))))
-    sums = (cast(func.sum(c[name]), Float(53)) for name in _RESPONSES)
+        return _summed(map(tuple, connection.execute(select(*columns, *(c[name] for name in names)).where(*rows))))
+    sums = (cast(func.sum(c[name]), Float(53)) for name in names)
     summed = select(*columns, *sums).where(*rows).group_by(*_GROUPS)
     return _keyed(connection.execute(summed))
 
@@ -270,17 +330,18 @@ def _keyed(rows: Iterable[Any]) -> dict[_Key, tuple[Any, ...]]:
     return {(row[0], row[1], row[2], row[3]): row[4:] for row in map(tuple, rows)}
 
 
-def _kind(session: Session, series: int, *, metric: str) -> str | None:
-    pinned = session.get_one(Series, series).metrics
-    return next((one["kind"] for one in pinned if one["key"] == metric), None)
+def _kind(session: Session, series: int, *, metric: str) -> tuple[str | None, bool]:
+    """A metric's kind, and whether its series has a covariate."""
+    row = session.get_one(Series, series)
+    return next((one["kind"] for one in row.metrics if one["key"] == metric), None), row.covariate is not None
 
 
 def _summed(rows: Iterable[tuple[Any, ...]]) -> dict[_Key, tuple[float, ...]]:
-    nothing = (Decimal(0),) * len(_RESPONSES)
-    sums: dict[_Key, tuple[Decimal, ...]] = {}
+    sums: dict[_Key, tuple[Any, ...]] = {}
     for row in rows:
         key = (row[0], row[1], row[2], row[3])
-        sums[key] = tuple(map(EXACT.add, sums.get(key, nothing), row[4:]))
+        have = sums.get(key)
+        sums[key] = row[4:] if have is None else tuple(map(EXACT.add, have, row[4:]))
     return {key: tuple(map(float, values)) for key, values in sums.items()}
 
 

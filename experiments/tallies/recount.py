@@ -11,11 +11,35 @@ from sqlalchemy import Connection, select
 from sqlmodel import Session
 
 from experiments.decisions.hashing import series_range
-from experiments.outcomes.attribution import DecisionRef, OutcomeRow, hits_of, is_late
+from experiments.outcomes.attribution import DecisionRef, Hit, OutcomeRow, hits_of, is_late
 from experiments.outcomes.responses import Changes, UnitTotal, counts, write_totals
 from experiments.series import SeriesMetrics, read_series_metrics
-from experiments.tables import Attribution, Decision, Outcome, Response, Series, Tally, TallyAge, TallyResponse
-from experiments.tallies.moves import EXACT, Responses, TallyKey, Units, add_ages, add_responses, add_units, hour_of
+from experiments.tables import (
+    Attribution,
+    Decision,
+    Outcome,
+    Response,
+    Series,
+    Tally,
+    TallyAge,
+    TallyCovariate,
+    TallyProduct,
+    TallyResponse,
+)
+from experiments.tallies.moves import (
+    EXACT,
+    Covariates,
+    Products,
+    Responses,
+    TallyKey,
+    Units,
+    add_ages,
+    add_covariates,
+    add_products,
+    add_responses,
+    add_units,
+    hour_of,
+)
 
 CHUNK = 2_000
 _MEND_SHARD = 0
@@ -41,6 +65,7 @@ class Recount:
     series: int
     n_decisions: int = 0
     units: dict[TallyKey, Units] = field(default_factory=lambda: defaultdict(Units))
+    covariates: dict[TallyKey, Covariates] = field(default_factory=lambda: defaultdict(Covariates))
     changes: Changes = field(default_factory=Changes.none)
     differences: list[Difference] = field(default_factory=list)
 
@@ -107,7 +132,7 @@ def unit_totals(
         decision = decisions[decision_id][0]
         for hit in hits_of(outcome, decision, series=metrics):
             if counts(outcome, hit.metric) and not is_late(outcome, hit):
-                totals[decision_id, hit.metric.key].add(outcome)
+                totals[decision_id, hit.metric.key].add(outcome, hit.metric)
     return totals
 
 
@@ -138,9 +163,14 @@ def _count(
             units.n_units += 1
             units.n_lacking += lacks
             units.decided_seconds += seconds
+            covariate = metrics.covariate_of(decision.covariate)
+            if covariate is not None:
+                result.covariates[key].add_unit(covariate, is_missing=decision.covariate is None)
     pinned = {metric.key: metric for metric in metrics.metrics}
     for (id_, metric), total in totals.items():
-        result.changes.add_unit(decisions[id_][0], pinned[metric], unit=total, sign=1)
+        decision = decisions[id_][0]
+        hit = Hit(decision, pinned[metric], metrics.covariate_of(decision.covariate))
+        result.changes.add_unit(hit, unit=total, sign=1)
 
 
 def _compare_responses(
@@ -164,7 +194,8 @@ def _compare_responses(
 def stored_totals(connection: Connection, ids: Collection[bytes]) -> dict[tuple[bytes, str], UnitTotal]:
     """The responses of decisions."""
     c = _response.c
-    query = select(c.decision_id, c.metric, c.n_outcomes, c.total, c.first_at).where(c.decision_id.in_(ids))
+    columns = c.decision_id, c.metric, c.n_outcomes, c.total, c.first_at, c.denominator
+    query = select(*columns).where(c.decision_id.in_(ids))
     return {(row[0], row[1]): UnitTotal(*row[2:]) for row in connection.execute(query)}
 
 
@@ -182,7 +213,9 @@ def _compare_tallies(connection: Connection, result: Recount, *, mend: bool) -> 
     """Compare sums over shards; mending adds the difference to one shard."""
     tables: list[tuple[Any, dict[Any, dict[str, Any]], dict[str, Any]]] = [
         (Tally, {key: asdict(units) for key, units in result.units.items()}, asdict(Units())),
+        (TallyCovariate, {key: asdict(one) for key, one in result.covariates.items()}, asdict(Covariates())),
         (TallyResponse, {key: asdict(one) for key, one in result.changes.responses.items()}, asdict(Responses())),
+        (TallyProduct, {key: asdict(one) for key, one in result.changes.products.items()}, asdict(Products())),
         (TallyAge, {key: {"n_first": n} for key, n in result.changes.ages.items()}, {"n_first": 0}),
     ]
     for table, expected, nothing in tables:
@@ -200,8 +233,12 @@ def _compare_tallies(connection: Connection, result: Recount, *, mend: bool) -> 
 def _add(connection: Connection, table: type[Any], *, gaps: Mapping[Any, dict[str, Any]]) -> None:
     if table is Tally:
         add_units(connection, {key: Units(**gap) for key, gap in gaps.items()}, shard=_MEND_SHARD)
+    elif table is TallyCovariate:
+        add_covariates(connection, {key: Covariates(**gap) for key, gap in gaps.items()}, shard=_MEND_SHARD)
     elif table is TallyResponse:
         add_responses(connection, {key: Responses(**gap) for key, gap in gaps.items()}, shard=_MEND_SHARD)
+    elif table is TallyProduct:
+        add_products(connection, {key: Products(**gap) for key, gap in gaps.items()}, shard=_MEND_SHARD)
     else:
         add_ages(connection, {key: gap["n_first"] for key, gap in gaps.items()}, shard=_MEND_SHARD)
 

@@ -73,6 +73,8 @@ def test_starting_pins_segmentation_and_metrics_whole(shop: Session) -> None:
         "cap": None,
         "currency": None,
         "since": None,
+        "aggregate": None,
+        "denominator": None,
     }
 
 
