@@ -48,8 +48,8 @@ def settle(connection: Connection, ids: Sequence[bytes], *, event: str, shard: i
     seen = _look(connection, ids, event=event, rules=rules)
     if connection.dialect.name == "postgresql":  # SQLite's writer is alone
         locked = _lock(connection, seen)
-        before, seen = seen.keys(), _look(connection, ids, event=event, rules=rules)
-        if not (_decisions(seen) <= locked and seen.keys() <= before):
+        seen = _look(connection, ids, event=event, rules=rules)
+        if not _decisions(seen) <= locked:
             raise OutcomesMoved
     wanted = exclusions(seen.values(), rules=rules)
     changed = {id_: by for id_, by in wanted.items() if by != seen[id_].excluded_by}

@@ -13,7 +13,16 @@ from experiments.database import reading, transaction
 from experiments.learning.lease import Lease, take
 from experiments.outcomes.attribution import OutcomeRow
 from experiments.outcomes.rows import write_outcomes
-from experiments.tables import Correction, Outcome, Response, Tally, TallyAge, TallyResponse
+from experiments.tables import (
+    Correction,
+    Outcome,
+    Response,
+    Tally,
+    TallyAge,
+    TallyCovariate,
+    TallyProduct,
+    TallyResponse,
+)
 from experiments.tallies.recount import all_series, recount
 
 ACTOR = "key/ann"
@@ -89,7 +98,7 @@ def contents(engine: Engine) -> dict[str, set[tuple[Any, ...]]]:
     """All rows of responses and tallies; the latter are summed over shards, and those that are nothing left out."""
     with reading(engine) as session:
         found = {"response": {tuple(row.model_dump().items()) for row in session.exec(select(Response))}}
-        for table in (Tally, TallyResponse, TallyAge):
+        for table in (Tally, TallyResponse, TallyProduct, TallyCovariate, TallyAge):
             sums: dict[tuple[Any, ...], dict[str, Any]] = {}
             for row in session.exec(select(table)):
                 values = row.model_dump(exclude={"shard"})

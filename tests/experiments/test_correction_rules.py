@@ -12,6 +12,7 @@ from experiments.corrections.rules import Reported, Rule, exclusions
 from experiments.database import reading, transaction
 from experiments.decisions.rows import write_decisions
 from experiments.outcomes.attribution import OutcomeRow
+from experiments.series import PinnedCovariate, PinnedDenominator
 from experiments.tables import Attribution, Correction, Decision, Outcome
 from tests.experiments.correcting import (
     AT,
@@ -27,7 +28,7 @@ from tests.experiments.correcting import (
     said,
     take_back,
 )
-from tests.experiments.rows import DAY, add_series, decision, outcome
+from tests.experiments.rows import CLICK, DAY, REVENUE, add_series, decision, metric, outcome
 
 
 def _rule(id_: int, since: int, until: int, *, keeps_first: bool = False) -> Rule:
@@ -69,15 +70,25 @@ def test_what_is_attributed_nowhere_neither_counts_as_first_nor_is_excluded_by_o
 # Random streams.
 
 _CUSTOMERS = [f"c{n}" for n in range(6)]
+ORDERS = PinnedCovariate("orders", Decimal("1.5"))
+PER_CLICK = metric(
+    "per_click", event="purchase", kind="ratio", aggregate="sum", denominator=PinnedDenominator("click", "count")
+)
 
 
 def _world(engine: Engine) -> None:
     times = {"opens_at": AT - 30 * DAY, "created_at": AT - 30 * DAY}
-    add_series(engine, 1, **times)
+    add_series(
+        engine, 1, metrics=(CLICK, REVENUE, PER_CLICK), covariate={"attribute": "orders", "missing": 1.5}, **times
+    )
     add_series(engine, 2, kind="programme", experiment=None, unit="period", **times)
-    add_series(engine, 3, unit="occasion", **times)
+    add_series(engine, 3, unit="occasion", metrics=(REVENUE, PER_CLICK), **times)
     with transaction(engine) as session:
-        rows = [decision(series, one, decided_at=AT) for one in _CUSTOMERS[:-1] for series in (1, 2)]
+        rows = [
+            decision(1, one, decided_at=AT, covariate=None if one == "c0" else 2.25, of_covariate=ORDERS)
+            for one in _CUSTOMERS[:-1]
+        ]
+        rows += [decision(2, one, decided_at=AT) for one in _CUSTOMERS[:-1]]
         rows += [
             decision(3, one, occasion=str(n), decided_at=AT + 2 * n * HOUR) for one in _CUSTOMERS[:3] for n in range(3)
         ]
