@@ -10,7 +10,7 @@ from flask import Flask, Response, has_request_context
 from structlog.typing import EventDict, WrappedLogger
 from werkzeug.routing import BaseConverter
 
-from api import decisions, definitions, exports, outcomes, placements, plans, reviews, system
+from api import corrections, decisions, definitions, exports, outcomes, placements, plans, reviews, system
 from api import experiments as experiment_doors
 from api.doors import register
 from api.errors import handle_errors
@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 RESOURCES: Final = (
     decisions.doors,
     outcomes.doors,
+    corrections.doors,
     definitions.doors,
     experiment_doors.doors,
     placements.doors,

@@ -23,6 +23,8 @@ _LONGEST_DETAIL: Final = 1_000
 
 STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     ExperimentsError: 500,
+    domain.CorrectionNotFound: 404,
+    domain.CorrectionReverted: 409,
     domain.DatabaseAway: 503,
     domain.DecisionNotFound: 404,
     domain.DemoFailed: 500,
@@ -40,6 +42,7 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     domain.LeaseLost: 500,
     domain.MetricNotMeasured: 404,
     domain.NothingBefore: 409,
+    domain.OutcomesMoved: 500,
     domain.OverrideNotFound: 404,
     domain.PlacementInUse: 409,
     domain.PlacementNotFound: 404,

@@ -1,4 +1,4 @@
-"""The background process: sweeps up waiting outcomes, guards, learns weights and keeps SQLite's log short."""
+"""The background process: sweeps, corrects, guards, learns, and keeps SQLite's log short, over and over."""
 
 import contextlib
 import os
@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from experiments.corrections.progress import correct
 from experiments.database import database_now, transaction, write_queue
 from experiments.errors import LeaseLost
 from experiments.guardrails.guard import Guarded, guard
@@ -48,14 +49,18 @@ def holder_name() -> str:
 
 
 def work_once(engine: Engine, *, holder: str) -> Pass | None:
-    """Sweep, guard and learn once; None when another process is the learner now.
+    """Sweep, correct, guard and learn once; None when another process is the learner now.
 
     Raises:
         LeaseLost: Another took over meanwhile.
     """
     with transaction(engine) as session:
         lease = take(session, LEASE, holder=holder, seconds=LEASE_SECONDS)
-    return None if lease is None else Pass(_sweep(engine), guard(engine, lease), learn(engine, lease))
+    if lease is None:
+        return None
+    n_swept = _sweep(engine)
+    correct(engine, lease)  # before the others, which read the tallies that this moves
+    return Pass(n_swept, guard(engine, lease), learn(engine, lease))
 
 
 def let_go(engine: Engine, *, holder: str) -> None:

@@ -225,6 +225,33 @@ class VariantNotPaused(ExperimentsError):
         super().__init__(f"Variant {key!r} can't be let back: {reason}.")
 
 
+class CorrectionNotFound(ExperimentsError):
+    """No such correction."""
+
+    code = "correction_not_found"
+
+    def __init__(self, id_: str) -> None:
+        super().__init__(f"There is no correction {id_[:64]!r}.")
+
+
+class CorrectionReverted(ExperimentsError):
+    """A correction that has been taken back already."""
+
+    code = "correction_reverted"
+
+    def __init__(self, id_: int, *, status: str) -> None:
+        super().__init__(f"Correction {id_} is {status}; it must be applying or applied for this.")
+
+
+class OutcomesMoved(ExperimentsError):
+    """Another process attributed outcomes, or went on with their correction, meanwhile."""
+
+    code = "outcomes_moved"
+
+    def __init__(self) -> None:
+        super().__init__("Outcomes moved while a correction reached them; nothing was written. It is tried again.")
+
+
 class KeyNotFound(ExperimentsError):
     """No such API key."""
 

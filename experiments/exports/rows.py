@@ -49,6 +49,7 @@ OUTCOME_COLUMNS: Final[Columns] = {
     "received_at": "time",
     "status": "text",
     "n_duplicates": "whole",
+    "excluded_by": "whole",
 }
 _PLAIN_DECISION: Final = tuple(DECISION_COLUMNS)[5:]
 _PLAIN_OUTCOME: Final = tuple(OUTCOME_COLUMNS)[1:]

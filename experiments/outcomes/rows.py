@@ -3,7 +3,7 @@
 Locks are taken in one order everywhere (decisions by id, then responses, then tallies), so that deadlocks are rare.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from experiments.corrections.in_force import add_excluded, counted, mark_arrivals
 from experiments.decisions.hashing import series_of
 from experiments.outcomes.attribution import CLOCK_SKEW, MAX_WINDOW, Attributed, DecisionRef, OutcomeRow, attribute
 from experiments.outcomes.responses import apply_hits
@@ -37,19 +38,32 @@ def write_outcomes(connection: Connection, rows: Sequence[OutcomeRow], *, shard:
     found = _attribute(connection, [row for row in unique.values() if not row.is_future])
     statuses = {row.id: found[row.id].status if row.id in found else "future" for row in unique.values()}
     new = _insert(connection, sorted(unique.values(), key=lambda row: row.id), statuses=statuses)
-    _apply(connection, [found[id_] for id_ in unique if id_ in new and id_ in found], shard=shard)
-    return list(_answer(connection, rows, new=new, statuses=statuses))
+    marks = mark_arrivals(connection, [unique[id_] for id_ in unique if id_ in new], attributed=_counting(found))
+    _apply(connection, [found[id_] for id_ in unique if id_ in new and id_ in found], excluded=marks, shard=shard)
+    answer = list(_answer(connection, rows, new=new, statuses=statuses))
+    add_excluded(connection, counted(marks))
+    return answer
 
 
 def sweep(connection: Connection, now: datetime, *, shard: int, limit: int = 500) -> int:
     """Try again to attribute outcomes that came before their decision; returns how many were looked at."""
-    waiting = select(_outcome).where(_outcome.c.retry_at <= now).order_by(_outcome.c.retry_at).limit(limit)
-    rows = [_row(record) for record in connection.execute(waiting.with_for_update(skip_locked=True))]
+    due = select(_outcome).where(_outcome.c.retry_at <= now, _outcome.c.status == "waiting")
+    waiting = due.order_by(_outcome.c.retry_at).limit(limit).with_for_update(skip_locked=True)
+    records = connection.execute(waiting).all()
+    rows = [_row(record) for record in records]
     found = _attribute(connection, rows)
-    _apply(connection, [found[row.id] for row in rows], shard=shard)
     for row in rows:
         connection.execute(update(_outcome).where(_outcome.c.id == row.id).values(**_next(row, found[row.id], now=now)))
+    marked = {record.id for record in records if record.excluded_by is not None}
+    fresh = [row for row in rows if row.id not in marked]
+    marks = mark_arrivals(connection, fresh, attributed=_counting(found), now=now) if rows else {}
+    _apply(connection, [found[row.id] for row in rows], excluded=marked | marks.keys(), shard=shard)
+    add_excluded(connection, counted(marks))
     return len(rows)
+
+
+def _counting(found: Mapping[bytes, Attributed]) -> set[bytes]:
+    return {id_ for id_, result in found.items() if result.hits}
 
 
 def _next(row: OutcomeRow, found: Attributed, *, now: datetime) -> dict[str, Any]:
@@ -81,7 +95,7 @@ def _attribute(connection: Connection, rows: Collection[OutcomeRow]) -> dict[byt
     metrics = read_series_metrics(connection, {series_of(ref.id) for ref in refs})
     by_customer = _by_customer(theirs)
     found = {row.id: attribute(row, named=named, by_customer=by_customer, metrics=metrics) for row in rows}
-    _lock(connection, {hit.decision.id for result in found.values() for hit in result.hits})
+    lock_decisions(connection, {hit.decision.id for result in found.values() for hit in result.hits})
     return found
 
 
@@ -128,7 +142,8 @@ def _by_customer(refs: Iterable[DecisionRef]) -> dict[str, list[DecisionRef]]:
     return sorted_refs
 
 
-def _lock(connection: Connection, ids: Collection[bytes]) -> None:
+def lock_decisions(connection: Connection, ids: Collection[bytes]) -> None:
+    """Lock decisions in order of id: whoever counts an outcome of theirs holds these locks."""
     if ids and connection.dialect.name == "postgresql":  # SQLite's writer is alone
         query = select(_decision.c.id).where(_decision.c.id.in_(ids)).order_by(_decision.c.id)
         connection.execute(query.with_for_update(key_share=True)).all()
@@ -156,13 +171,14 @@ def _insert(connection: Connection, rows: list[OutcomeRow], *, statuses: dict[by
     return set(connection.execute(_inserting(connection.dialect.name), values).scalars())
 
 
-def _apply(connection: Connection, found: Iterable[Attributed], *, shard: int) -> None:
-    counted = [result for result in found if result.hits]
-    links = {(hit.decision.id, result.outcome.id) for result in counted for hit in result.hits}
+def _apply(connection: Connection, found: Iterable[Attributed], *, excluded: Collection[bytes], shard: int) -> None:
+    """Attribute outcomes, and count them; those that a correction excludes stay attributed without counting."""
+    hits = [(result.outcome, hit) for result in found for hit in result.hits]
+    links = {(hit.decision.id, outcome.id) for outcome, hit in hits}
     if links:
         values = [{"decision_id": decision, "outcome_id": outcome} for decision, outcome in sorted(links)]
         connection.execute(_attribution.insert(), values)
-        apply_hits(connection, [(result.outcome, hit) for result in counted for hit in result.hits], shard=shard)
+        apply_hits(connection, [one for one in hits if one[0].id not in excluded], shard=shard)
 
 
 def _answer(

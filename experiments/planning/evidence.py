@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import BigInteger, Table, cast, func
 from sqlmodel import Session, col, select
 
+from experiments.corrections.hours import hours_left_out
 from experiments.review.money import RATE_HOURS
 from experiments.series import PinnedMetric
 from experiments.tables import Series, Tally
@@ -147,7 +148,10 @@ def _chosen(
     c, numbers = _tally.c, sorted(series)[-_IN_LIST:]
     n_units = cast(func.sum(c.n_units), BigInteger)
     query = select(c.series, c.segment, func.max(c.hour), n_units).where(
-        c.series.in_(numbers), c.hour >= hours[0], c.hour < hours[1]
+        c.series.in_(numbers),
+        c.hour >= hours[0],
+        c.hour < hours[1],
+        *(left_out.spares(_tally) for left_out in hours_left_out(session, numbers)),
     )
     best: dict[str, tuple[tuple[bool, int, int], int]] = {}
     for number, segment, hour, n in session.connection().execute(query.group_by(c.series, c.segment)):

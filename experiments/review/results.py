@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sqlmodel import Session
 
 from experiments.catalog.definitions import ExperimentDefinition
+from experiments.corrections.shown import correction_warnings, corrections_of
 from experiments.priors import beta_prior
 from experiments.review.answer import Detail, Shown, shown, variants_of
 from experiments.review.checks import checks_of, ratio_check, sample_ratios
@@ -61,8 +62,10 @@ def results(
     guarded = find(session, series, definition=definition, as_of=moment)
     available = guarded.available(np.array(live), segments=reading.strata.segments)
     answer = reviewed(reading, rules=_rules(definition), available=available, segment=segment, guarded=guarded)
-    answer["warnings"] += _remarks(definition)
+    corrections = corrections_of(session, series)
+    answer["warnings"] += _remarks(definition) + correction_warnings(corrections)
     answer["guardrails"] = guarded.shown(segment)
+    answer["corrections"] = corrections
     return {"experiment": key, "metric": reading.metric.key, "as_of": moment.isoformat(), **answer}
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy import BigInteger, ColumnElement, Float, Table, case, cast, func, select, text
 from sqlmodel import Session
 
+from experiments.corrections.hours import LeftOut, hours_left_out
 from experiments.tables import (
     Allocation,
     Series,
@@ -164,7 +165,7 @@ def read_tallies(
     before_hour: int | None = None,
     hourly_from: int | None = None,
 ) -> Tallies:
-    """Read the tallies of a series and of one of its metrics, summed over shards.
+    """Read the tallies of a series and of one of its metrics, summed over shards, but for hours corrected away.
 
     Args:
         session: May be of any isolation: responses are read before units, so no response is without its unit; but
@@ -177,7 +178,7 @@ def read_tallies(
     """
     keys, variants = _segments(session, series, wanted=segments), _variants(session, series)
     few = keys if segments is not None and len(keys) <= _IN_LIST else None
-    chosen = _Chosen(series, few, before_hour, hourly_from)
+    chosen = _Chosen(series, few, before_hour, hourly_from, hours_left_out(session, [series]))
     kind, has_covariate = _kind(session, series, metric=metric)
     products = _read_sums(session, chosen, table=_product, metric=metric) if has_covariate or kind == "ratio" else {}
     responses = _read_responses(session, chosen, metric=metric, kind=kind)
@@ -211,7 +212,10 @@ def _columns(sums: Mapping[_Key, tuple[float, ...]], keys: Sequence[_Key], *, n:
 
 
 def read_ages(session: Session, series: int, *, metric: str) -> Ages:
-    """Read a metric's first responses by age, over all segments, summed over shards."""
+    """Read a metric's first responses by age, over all segments, summed over shards.
+
+    Hours that are corrected away stay in: these counts are by the day, and only say how long responses take.
+    """
     variants = _variants(session, series)
     c = _age.c
     key = (c.variant, c.day, c.age_bin)
@@ -258,6 +262,7 @@ class _Chosen:
     segments: Collection[str] | None
     before_hour: int | None
     hourly_from: int | None
+    left_out: Sequence[LeftOut]
 
     def rows(self, table: Table) -> list[ColumnElement[bool]]:
         conditions: list[ColumnElement[bool]] = [table.c.series == self.series]
@@ -265,6 +270,7 @@ class _Chosen:
             conditions.append(table.c.segment.in_(self.segments))
         if self.before_hour is not None:
             conditions.append(table.c.hour < self.before_hour)
+        conditions += [hours.spares(table) for hours in self.left_out]
         return conditions
 
     def period(self, table: Table) -> ColumnElement[int]:

@@ -1,7 +1,8 @@
 """recount: prove that responses and tallies equal what the raw rows give, series by series, or mend them."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -85,7 +86,7 @@ def recount(
     metrics = read_series_metrics(connection, [series])[series]
     result = Recount(series)
     for decisions in _decisions(connection, series):
-        totals = _totals(connection, decisions, metrics=metrics)
+        totals = unit_totals(connection, decisions, metrics=metrics)
         _count(result, decisions, totals=totals, metrics=metrics)
         _compare_responses(connection, result, ids=list(decisions), totals=totals, mend=mend)
         progress(len(decisions))
@@ -104,19 +105,28 @@ Counted = tuple[DecisionRef, bool, bool]  # a decision, whether it lacks an attr
 
 def _decisions(connection: Connection, series: int) -> Iterator[dict[bytes, Counted]]:
     """Decisions of a series in id order, a chunk at a time."""
-    c = _decision.c
     low, high = series_range(series)
-    columns = [getattr(c, name) for name in DecisionRef.__dataclass_fields__]
-    query = select(*columns, c.lacks_attribute, c.late).where(c.id.between(low, high)).order_by(c.id)
+    query = _COUNTED.where(_decision.c.id.between(low, high)).order_by(_decision.c.id)
     rows = connection.execute(query.execution_options(yield_per=CHUNK))
     for chunk in rows.partitions():
         yield {row[0]: (DecisionRef(*row[:-2]), row[-2], row[-1]) for row in chunk}
 
 
-def _totals(
+_COUNTED = select(
+    *(_decision.c[name] for name in DecisionRef.__dataclass_fields__), _decision.c.lacks_attribute, _decision.c.late
+)
+
+
+def read_counted(connection: Connection, ids: Collection[bytes]) -> dict[bytes, Counted]:
+    """Some decisions, as their units are counted."""
+    rows = connection.execute(_COUNTED.where(_decision.c.id.in_(ids)))
+    return {row[0]: (DecisionRef(*row[:-2]), row[-2], row[-1]) for row in rows}
+
+
+def unit_totals(
     connection: Connection, decisions: Mapping[bytes, Counted], *, metrics: SeriesMetrics
 ) -> dict[tuple[bytes, str], UnitTotal]:
-    """Each unit's totals from the raw outcomes that are attributed to it."""
+    """Each unit's totals from the raw outcomes that are attributed to it, and that no correction excludes."""
     totals: dict[tuple[bytes, str], UnitTotal] = defaultdict(UnitTotal)
     for decision_id, outcome in _outcomes(connection, decisions):
         decision = decisions[decision_id][0]
@@ -131,7 +141,7 @@ def _outcomes(connection: Connection, decisions: Iterable[bytes]) -> Iterator[tu
     query = (
         select(_attribution.c.decision_id, *(_outcome.c[name] for name in names))
         .join(_outcome, _outcome.c.id == _attribution.c.outcome_id)
-        .where(_attribution.c.decision_id.in_(decisions))
+        .where(_attribution.c.decision_id.in_(decisions), _outcome.c.excluded_by.is_(None))
     )
     for row in connection.execute(query).all():
         yield row[0], OutcomeRow(**dict(zip(names, row[1:], strict=True)))
@@ -171,19 +181,32 @@ def _compare_responses(
     totals: Mapping[tuple[bytes, str], UnitTotal],
     mend: bool,
 ) -> None:
-    c = _response.c
-    columns = c.decision_id, c.metric, c.n_outcomes, c.total, c.first_at, c.denominator
-    query = select(*columns).where(c.decision_id.in_(ids))
-    stored = {(row[0], row[1]): UnitTotal(*row[2:]) for row in connection.execute(query)}
+    stored = stored_totals(connection, ids)
     wrong = {key for key in stored.keys() | totals.keys() if stored.get(key) != totals.get(key)}
     for id_, metric in sorted(wrong):
         key = (id_, metric)
         where = f"response {id_.hex()} {metric}"
         result.differences.append(Difference(where, _said(stored.get(key)), _said(totals.get(key))))
     if mend and wrong:
-        for id_, metric in wrong - totals.keys():
-            connection.execute(_response.delete().where(c.decision_id == id_, c.metric == metric))
-        write_totals(connection, {key: totals[key] for key in wrong & totals.keys()})
+        replace_totals(connection, wrong, totals=totals)
+
+
+def stored_totals(connection: Connection, ids: Collection[bytes]) -> dict[tuple[bytes, str], UnitTotal]:
+    """The responses of decisions."""
+    c = _response.c
+    columns = c.decision_id, c.metric, c.n_outcomes, c.total, c.first_at, c.denominator
+    query = select(*columns).where(c.decision_id.in_(ids))
+    return {(row[0], row[1]): UnitTotal(*row[2:]) for row in connection.execute(query)}
+
+
+def replace_totals(
+    connection: Connection, keys: AbstractSet[tuple[bytes, str]], *, totals: Mapping[tuple[bytes, str], UnitTotal]
+) -> None:
+    """Let the responses of these keys be these totals; those without one go."""
+    c = _response.c
+    for id_, metric in sorted(keys - totals.keys()):
+        connection.execute(_response.delete().where(c.decision_id == id_, c.metric == metric))
+    write_totals(connection, {key: totals[key] for key in keys & totals.keys()})
 
 
 def _compare_tallies(connection: Connection, result: Recount, *, mend: bool) -> None:

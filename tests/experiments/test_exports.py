@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from experiments.database import transaction
 from experiments.decisions.rows import write_decisions
@@ -17,6 +17,7 @@ from experiments.exports.export import KINDS, export
 from experiments.exports.files import Columns, Format, Rows, write_file
 from experiments.outcomes.rows import write_outcomes
 from experiments.series import PinnedCovariate
+from experiments.tables import Outcome
 from tests.experiments.rows import CLICK, DAY, add_series, decision, outcome
 from tests.experiments.tallied import decide, record
 from tests.experiments.test_ratios import BASKET
@@ -81,6 +82,14 @@ def test_money_is_exported_to_its_last_digit(shop: Engine, tmp_path: Path) -> No
     assert sorted(map(Decimal, frame["value"])) == [Decimal(-3), Decimal("0.10"), Decimal("12345678901234567890.01")]
     assert set(frame["status"]) == {"attributed"}
     assert sorted(frame["received_at"]) == [RECENT + 6 * HOUR + timedelta(minutes=i) for i in range(3)]
+
+
+def test_an_outcome_says_which_correction_excludes_it(shop: Engine, tmp_path: Path) -> None:
+    with transaction(shop) as session:
+        session.connection().execute(update(Outcome).where(Outcome.value == Decimal(-3)).values(excluded_by=4))  # type: ignore[arg-type]
+    frame = _export(shop, "outcomes", tmp_path / "o.parquet")
+    assert frame.columns[-1] == "excluded_by"
+    assert {value: by for value, by in frame.select("value", "excluded_by").rows() if by is not None} == {"-3": 4}
 
 
 def test_tallies_are_summed_over_shards_with_a_row_for_every_metric(

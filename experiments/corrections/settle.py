@@ -1,0 +1,142 @@
+"""Some stored outcomes made as the corrections in force want them: marked or not, and counted or not.
+
+Locks are taken as everywhere: decisions by id, then outcomes by id, then responses, tallies, and corrections by id.
+What must be so is worked out from scratch each time, so doing it again, or in another order, ends alike.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, select, update
+
+from experiments.corrections.in_force import rules_in_force
+from experiments.corrections.rules import Reported, Rule, exclusions
+from experiments.corrections.totals import count_again, parts
+from experiments.errors import OutcomesMoved
+from experiments.outcomes.attribution import CLOCK_SKEW, MAX_WINDOW
+from experiments.outcomes.rows import lock_decisions
+from experiments.tables import Attribution, Decision, Outcome
+
+_AT_ONCE = 5_000
+_outcome: Any = Outcome.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
+_decision: Any = Decision.__table__  # type: ignore[attr-defined]
+_attribution: Any = Attribution.__table__  # type: ignore[attr-defined]
+_o = _outcome.c
+_REPORTED = (_o.id, _o.event, _o.occurred_at, _o.received_at, _o.excluded_by)
+_MARKED = update(_outcome).where(_o.id == bindparam("key")).values(excluded_by=bindparam("by"))
+
+
+def settle(connection: Connection, ids: Sequence[bytes], *, event: str, shard: int) -> Counter[int]:
+    """Mark and count outcomes as the corrections in force want them.
+
+    Where one of these keeps the first of a customer, all outcomes of that customer are settled.
+
+    Args:
+        connection: Of a transaction that writes.
+        ids: At most some hundred outcomes of one event.
+        event: Theirs.
+        shard: Of the tallies that move.
+    Returns:
+        By how much the number of outcomes that each correction excludes has changed: for ``add_excluded``.
+    Raises:
+        OutcomesMoved: Another process attributed some of them meanwhile; roll back and try again.
+    """
+    rules = rules_in_force(connection, event=event)
+    seen = _look(connection, ids, event=event, rules=rules)
+    if connection.dialect.name == "postgresql":  # SQLite's writer is alone
+        locked = _lock(connection, seen)
+        seen = _look(connection, ids, event=event, rules=rules)
+        if not _decisions(seen) <= locked:
+            raise OutcomesMoved
+    wanted = exclusions(seen.values(), rules=rules)
+    changed = {id_: by for id_, by in wanted.items() if by != seen[id_].excluded_by}
+    if not changed:
+        return Counter()
+    connection.execute(_MARKED, [{"key": id_, "by": by} for id_, by in sorted(changed.items())])
+    flipped = [seen[id_] for id_, by in changed.items() if (by is None) != (seen[id_].excluded_by is None)]
+    count_again(connection, {decision for one in flipped for decision in one.decisions}, shard=shard)
+    return _difference((seen[id_].excluded_by, by) for id_, by in changed.items())
+
+
+def _lock(connection: Connection, seen: dict[bytes, Reported]) -> set[bytes]:
+    decisions = _decisions(seen)
+    for part in parts(sorted(decisions), _AT_ONCE):
+        lock_decisions(connection, part)
+    for part in parts(sorted(seen), _AT_ONCE):
+        connection.execute(select(_o.id).where(_o.id.in_(part)).order_by(_o.id).with_for_update()).all()
+    return decisions
+
+
+def _decisions(seen: dict[bytes, Reported]) -> set[bytes]:
+    return {decision for one in seen.values() for decision in one.decisions}
+
+
+def _difference(moves: Iterable[tuple[int | None, int | None]]) -> Counter[int]:
+    difference: Counter[int] = Counter()
+    for before, after in moves:
+        if before is not None:
+            difference[before] -= 1
+        if after is not None:
+            difference[after] += 1
+    return difference
+
+
+# Reading: what outcomes are, and to whom they are attributed.
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """The times of outcomes, both ends included."""
+
+    first: datetime
+    last: datetime
+
+
+def _look(connection: Connection, ids: Sequence[bytes], *, event: str, rules: Sequence[Rule]) -> dict[bytes, Reported]:
+    """The outcomes with these ids; where a rule keeps the first, all that their customers have in such rules' times."""
+    query = select(*_REPORTED, _o.decision_id, _o.customer_id).where(_o.id.in_(ids))
+    rows = connection.execute(query).all()
+    if not rows:
+        return {}
+    asked = {row.id: Reported(*row[:5]) for row in rows}
+    firsts = [rule for rule in rules if rule.keeps_first]
+    times = [row.occurred_at for row in rows]
+    span = _Span(min([*times, *(rule.starts_at for rule in firsts)]), max([*times, *(rule.ends_at for rule in firsts)]))
+    attributed = _attributed(connection, _customers(connection, rows), event=event, span=span)
+    return asked | {id_: one for id_, one in attributed.items() if firsts or id_ in asked}
+
+
+def _customers(connection: Connection, rows: Iterable[Any]) -> set[str]:
+    """Whose outcomes they may be: of the decision that one names, else of the customer that it names."""
+    rows = list(rows)
+    named = {row.decision_id for row in rows if row.decision_id is not None}
+    query = select(_decision.c.customer_id).where(_decision.c.id.in_(named), ~_decision.c.late)
+    found = set(connection.execute(query).scalars()) if named else set()
+    return found | {row.customer_id for row in rows if row.decision_id is None}
+
+
+def _attributed(
+    connection: Connection, customers: Collection[str], *, event: str, span: _Span
+) -> dict[bytes, Reported]:
+    """The attributed outcomes of customers: by way of their decisions, since only these are indexed by customer."""
+    if not customers:
+        return {}
+    query = (
+        select(*_REPORTED, _decision.c.customer_id, _decision.c.id)
+        .join(_attribution, _attribution.c.decision_id == _decision.c.id)
+        .join(_outcome, _o.id == _attribution.c.outcome_id)
+        .where(
+            _decision.c.customer_id.in_(customers),
+            _decision.c.decided_at.between(span.first - MAX_WINDOW, span.last + CLOCK_SKEW),
+            _o.event == event,
+            _o.occurred_at.between(span.first, span.last),
+        )
+    )
+    found: dict[bytes, Reported] = {}
+    for row in connection.execute(query):
+        one = found.get(row[0]) or Reported(*row[:6])
+        found[one.id] = replace(one, decisions=one.decisions | {row[6]})
+    return found

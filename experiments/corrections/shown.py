@@ -1,0 +1,72 @@
+"""Corrections as results show them: those that touch an experiment, and a warning while one is under way."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from experiments.outcomes.attribution import CLOCK_SKEW
+from experiments.series import PinnedMetric
+from experiments.tables import Correction, Series
+
+_SHOWN = ("applying", "applied", "reverting")
+_UNDER_WAY = ("applying", "reverting")
+
+
+def correction_json(correction: Correction) -> dict[str, Any]:
+    """The part of a correction that every door shows."""
+    return {
+        "id": correction.id,
+        "kind": correction.kind,
+        "event": correction.event,
+        "from": correction.starts_at,
+        "to": correction.ends_at,
+        "action": correction.action,
+        "reason": correction.reason,
+        "n_excluded": correction.n_excluded,
+        "status": correction.status,
+    }
+
+
+def corrections_of(session: Session, series: Series) -> list[dict[str, Any]]:
+    """The corrections that touch a series, those that are being taken back too, by id.
+
+    One of outcomes touches it if one of its metrics reads the event, in a ratio's denominator too, and if outcomes of
+    that time may be counted; one of decisions, if it is of this experiment or of all, and of a time when it decided.
+    """
+    query = select(Correction).where(col(Correction.status).in_(_SHOWN)).order_by(col(Correction.id))
+    metrics = [PinnedMetric.from_json(metric) for metric in series.metrics]
+    found = (one for one in session.exec(query) if _touches(one, series, metrics=metrics))
+    return [correction_json(one) | {"from": one.starts_at.isoformat(), "to": one.ends_at.isoformat()} for one in found]
+
+
+def correction_warnings(corrections: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What to say of those that are under way."""
+    return [
+        f"Correction {one['id']} of {one['event']} outcomes is {one['status']}: counts are still moving."
+        for one in corrections
+        if one["status"] in _UNDER_WAY
+    ]
+
+
+def _touches(correction: Correction, series: Series, *, metrics: Sequence[PinnedMetric]) -> bool:
+    if correction.kind == "decisions":
+        is_of_it = correction.experiment is None or (series.kind, series.experiment) == (
+            "experiment",
+            correction.experiment,
+        )
+        return is_of_it and _decided_in(correction, series)
+    return any(_counted_in(correction, series, metric=metric) for metric in metrics)
+
+
+def _decided_in(correction: Correction, series: Series) -> bool:
+    return series.opens_at < correction.ends_at and (
+        series.closes_at is None or correction.starts_at < series.closes_at
+    )
+
+
+def _counted_in(correction: Correction, series: Series, *, metric: PinnedMetric) -> bool:
+    events = {metric.event} | ({metric.denominator.event} if metric.denominator else set())
+    ends = None if series.closes_at is None else series.closes_at + metric.window
+    in_time = series.opens_at - CLOCK_SKEW < correction.ends_at and (ends is None or correction.starts_at < ends)
+    return correction.event in events and in_time
