@@ -97,11 +97,18 @@ def money_of(
     }
 
 
-def monthly_units(hour: NDArray[np.int64], n_units: Floats) -> float | None:
-    """Units in 30 days at the rate of the last seven days with decisions; None from less than a day of them."""
+def monthly_units(first_hour: Floats, last_hour: Floats, *, n_units: Floats) -> float | None:
+    """Units in 30 days at the rate of the last seven days with decisions; None from less than a day of them.
+
+    Args:
+        first_hour: In which units of each row were decided, shape (n_rows,).
+        last_hour: The same; a row that lies across the start of the seven days counts for its part.
+        n_units: Of each row.
+    """
     if not n_units.any():
         return None
-    end = int(hour.max()) + 1
-    start = max(int(hour.min()), end - RATE_HOURS)
+    end = last_hour.max() + 1.0
+    start = max(first_hour.min(), end - RATE_HOURS)
     hours = end - start
-    return float(n_units[hour >= start].sum()) * MONTH_HOURS / hours if hours >= 24 else None
+    inside = np.clip((last_hour + 1.0 - start) / (last_hour + 1.0 - first_hour), 0.0, 1.0)
+    return float((n_units * inside).sum()) * MONTH_HOURS / hours if hours >= 24.0 else None

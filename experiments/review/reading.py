@@ -27,6 +27,7 @@ from experiments.tallies.read import Tallies, Weights, read_tallies, read_weight
 
 Floats = NDArray[np.float64]
 _HOUR = 3600.0
+_DAY = 86_400.0
 STARTED = ("running", "paused", "concluded")
 _FIRST = datetime(1980, 1, 1, tzinfo=UTC)  # long before any series, and far from where arithmetic ends
 
@@ -170,12 +171,15 @@ def read(
     control = next(variant.key for variant in variants if variant.is_control)
     weights = read_weights(session, series.number or 0)
     before = int(as_of.timestamp() // _HOUR) + 1
+    maturing = (as_of - pinned.window - pinned.grace).timestamp()
+    hourly_from = int(maturing // _DAY) * 24  # of earlier days all hours have matured
 
     def tallies_of(key: str) -> Tallies:
-        return read_tallies(session, series.number or 0, metric=key, segments=segments, before_hour=before)
+        span = {"before_hour": before, "hourly_from": hourly_from}
+        return read_tallies(session, series.number or 0, metric=key, segments=segments, **span)
 
     tallies, capped = tallies_of(pinned.key), pinned.cap is not None
-    matured = _decided_by(tallies, series) <= (as_of - pinned.window - pinned.grace).timestamp()
+    matured = _decided_by(tallies, series) <= maturing
 
     def strata_of_metric(key: str) -> Strata:
         return strata_of(tallies_of(key), weights, control=control)
@@ -198,7 +202,7 @@ def read(
         first_hour=first_hour,
         last_hour=last_hour,
         n_lacking=float(tallies.n_lacking.sum()),
-        monthly_units=monthly_units(tallies.hour, tallies.n_units),
+        monthly_units=monthly_units(tallies.first_hour, tallies.last_hour, n_units=tallies.n_units),
         weights=_current(weights, tallies.segments),
         net=net,
         currency=currency,
@@ -243,7 +247,7 @@ def _decided_by(tallies: Tallies, series: Series) -> Floats:
 def _hours(tallies: Tallies, matured: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """The first and the last hour with matured decisions of each segment."""
     first, last = np.full(len(tallies.segments), np.inf), np.full(len(tallies.segments), -np.inf)
-    np.minimum.at(first, tallies.segment[matured], tallies.hour[matured].astype(np.float64))
-    np.maximum.at(last, tallies.segment[matured], tallies.hour[matured].astype(np.float64))
+    np.minimum.at(first, tallies.segment[matured], tallies.first_hour[matured])
+    np.maximum.at(last, tallies.segment[matured], tallies.last_hour[matured])
     known = np.isfinite(first)
     return np.where(known, first, np.nan), np.where(known, last, np.nan)

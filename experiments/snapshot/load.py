@@ -226,19 +226,16 @@ def _series_plan(
             segment: (version, Wheel.of({key: shares[key] for key in order if key in shares}))
             for segment, (version, shares) in weights.items()
         },
-        variants={
-            variant.key: VariantPlan(
-                variant.key,
-                compile_content(variant.content, format=content_format),
-                variant.deliver,
-                is_retired=variant.retired_at is not None,
-            )
-            for variant in variants
-        },
+        variants={variant.key: _variant_plan(variant, content_format) for variant in variants},
         control=next(variant.key for variant in variants if variant.is_control),
         covariate=PinnedCovariate.from_json(row.covariate),
         paused=paused,
     )
+
+
+def _variant_plan(variant: SeriesVariant, content_format: Format) -> VariantPlan:
+    content = compile_content(variant.content, format=content_format)
+    return VariantPlan(variant.key, content, variant.deliver, is_retired=variant.retired_at is not None)
 
 
 def _placement(

@@ -1,6 +1,6 @@
 """Reading tallies: what learning and reviewing start from, in time that does not grow with the number of decisions.
 
-Sums over shards are exact (NUMERIC on PostgreSQL, decimals in Python on SQLite) and become floats only at the end.
+What is stored is exact; what is read here becomes floats (a recount and the exports read exactly).
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ from experiments.tables import (
     TallyProduct,
     TallyResponse,
 )
-from experiments.tallies.moves import EXACT, Covariates, Products, Responses
+from experiments.tallies.moves import Covariates, Products, Responses
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -38,7 +38,7 @@ _variant: Table = SeriesVariant.__table__  # type: ignore[attr-defined]
 _age: Table = TallyAge.__table__  # type: ignore[attr-defined]
 _allocation: Table = Allocation.__table__  # type: ignore[attr-defined]
 
-_N_COUNTS = 3  # n_units, n_lacking, decided_seconds
+_N_COUNTS = 5  # n_units, n_lacking, decided_seconds, first_hour, last_hour
 _RESPONSES = tuple(Responses.__dataclass_fields__)
 _COVARIATES = tuple(Covariates.__dataclass_fields__)
 _PRODUCTS = tuple(Products.__dataclass_fields__)
@@ -77,6 +77,8 @@ class Tallies:
         n_units: Units.
         n_lacking: Of these, units that lacked an attribute that their segmentation needs.
         decided_seconds: Sum of the seconds since the start of ``hour`` at which they were decided.
+        first_hour: The first hour in which any of them was decided: ``hour`` itself but for days.
+        last_hour: The last such hour.
         n_responders: Units with a response; of a ratio, those with a denominator.
         total: Sum of the units' totals, in the metric's unit (binary: 0 or 1; of a ratio the numerators).
         total_squares: Sum of the squares of these.
@@ -104,6 +106,8 @@ class Tallies:
     n_units: Floats
     n_lacking: Floats
     decided_seconds: Floats
+    first_hour: Floats
+    last_hour: Floats
     n_responders: Floats
     total: Floats
     total_squares: Floats
@@ -294,7 +298,7 @@ def _int_sum(column: ColumnElement[int]) -> ColumnElement[int]:
 def _read_units(session: Session, chosen: _Chosen) -> dict[_Key, tuple[int, ...]]:
     c = _tally.c
     since_period = c.decided_seconds + c.n_units * (c.hour - chosen.period(_tally)) * 3600
-    sums = _int_sum(c.n_units), _int_sum(c.n_lacking), _int_sum(since_period)
+    sums = _int_sum(c.n_units), _int_sum(c.n_lacking), _int_sum(since_period), func.min(c.hour), func.max(c.hour)
     query = select(*chosen.key(_tally), *sums).where(*chosen.rows(_tally)).group_by(*_GROUPS)
     return _keyed(session.connection().execute(query))
 
@@ -313,17 +317,14 @@ def _read_responses(
 def _read_sums(
     session: Session, chosen: _Chosen, *, table: Table, metric: str | None = None
 ) -> Mapping[_Key, tuple[float, ...]]:
-    """The sums that a tally table holds beside its key, added exactly."""
+    """The sums that a tally table holds beside its key. SQLite adds what it keeps as text as floats, to 15 digits."""
     c, columns, rows = table.c, chosen.key(table), chosen.rows(table)
     names = [column.name for column in table.columns if not column.primary_key]
     if metric is not None:
         rows.append(c.metric == metric)
-    connection = session.connection()
-    if connection.dialect.name == "sqlite":  # it would add money as floats
-        return _summed(map(tuple, connection.execute(select(*columns, *(c[name] for name in names)).where(*rows))))
     sums = (cast(func.sum(c[name]), Float(53)) for name in names)
     summed = select(*columns, *sums).where(*rows).group_by(*_GROUPS)
-    return _keyed(connection.execute(summed))
+    return _keyed(session.connection().execute(summed))
 
 
 def _keyed(rows: Iterable[Any]) -> dict[_Key, tuple[Any, ...]]:
@@ -334,15 +335,6 @@ def _kind(session: Session, series: int, *, metric: str) -> tuple[str | None, bo
     """A metric's kind, and whether its series has a covariate."""
     row = session.get_one(Series, series)
     return next((one["kind"] for one in row.metrics if one["key"] == metric), None), row.covariate is not None
-
-
-def _summed(rows: Iterable[tuple[Any, ...]]) -> dict[_Key, tuple[float, ...]]:
-    sums: dict[_Key, tuple[Any, ...]] = {}
-    for row in rows:
-        key = (row[0], row[1], row[2], row[3])
-        have = sums.get(key)
-        sums[key] = row[4:] if have is None else tuple(map(EXACT.add, have, row[4:]))
-    return {key: tuple(map(float, values)) for key, values in sums.items()}
 
 
 def _ints(values: Iterable[int]) -> Ints:

@@ -83,10 +83,13 @@ def test_costs_alone_are_money_lost(session: Session) -> None:
 
 def test_the_present_rate_is_that_of_the_last_seven_days_with_decisions() -> None:
     """100 a day for a week, then 200 a day for a week: 6,000 in 30 days."""
-    hour = np.arange(14 * 24)
+    hour = np.arange(14 * 24, dtype=np.float64)
     units = np.where(hour < 7 * 24, 100 / 24, 200 / 24)
-    assert monthly_units(hour, units) == pytest.approx(6_000)
-    assert monthly_units(hour[:12], units[:12]) is None
+    assert monthly_units(hour, hour, n_units=units) == pytest.approx(6_000)
+    assert monthly_units(hour[:12], hour[:12], n_units=units[:12]) is None
+    day = np.arange(14, dtype=np.float64) * 24.0
+    per_day = np.where(day < 7 * 24, 100.0, 200.0)
+    assert monthly_units(day, day + 23, n_units=per_day) == pytest.approx(6_000)
     assert MONTH_HOURS == 720
 
 
