@@ -19,7 +19,7 @@ N_STAR = 5_000.0
 
 
 def adaptively_excluded(worlds: Worlds, *, is_binary: bool) -> tuple[Flags, Flags]:
-    """Worlds excluded at any look by the adaptive sequence, and by a 95 % interval for one look behind the same gate."""
+    """Worlds ever excluded by the adaptive sequence, and by a 95 % interval for one look behind the same gate."""
     ever, naive = (np.zeros(N_WORLDS, dtype=np.bool_) for _ in range(2))
     for part in looks(worlds):
         contrast = adaptive_contrast(
