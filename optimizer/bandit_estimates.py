@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from optimizer.errors import InvalidArgument, InvalidCounts
+from optimizer.adaptive_contrast import effective_responders
+from optimizer.errors import InvalidArgument
 from optimizer.paired_sums import Method, Pairs, adaptively_weighted, difference_of_means, pairs_of
 from optimizer.sequential import SMALLEST_RESPONDERS, checked_sums
 
@@ -18,7 +19,7 @@ REASONS = {
     "is_control": "the control is not compared with itself",
     "never_randomised_together": "no unit came while the variant and control both had positive weights",
     "no_unit": "the variant or control got no unit while both had positive weights",
-    "few_responders": f"the variant or control has fewer than {SMALLEST_RESPONDERS} responders",
+    "few_responders": f"the variant or control has fewer than {SMALLEST_RESPONDERS} effective responders",
     "no_variation": "the outcomes do not vary",
 }
 
@@ -140,20 +141,14 @@ def bandit_estimates(
     """
     if not 0.0 < level < 1.0:
         raise InvalidArgument("level", f"{level:g} is not between 0 and 1")
-    checked = checked_sums(n_units, total, sum_squares, propensity, predicted)
-    if not 0 <= control_index < checked[0].shape[-1]:
-        raise InvalidArgument("control_index", f"{control_index} is none of {checked[0].shape[-1]} variants")
-    responders = np.asarray(n_responders, dtype=np.float64)
-    if responders.shape != checked[0].shape:
-        raise InvalidArgument("n_responders", f"shape {responders.shape} is not {checked[0].shape}")
-    if not ((responders >= 0.0) & (responders <= checked[0])).all():
-        raise InvalidCounts("n_responders", "is negative, not finite, or more than the units")
-    n, sums, squares, share, m = checked
+    n, sums, squares, share, m = checked_sums(n_units, total, sum_squares, propensity, predicted)
+    if not 0 <= control_index < n.shape[-1]:
+        raise InvalidArgument("control_index", f"{control_index} is none of {n.shape[-1]} variants")
     pairs = pairs_of(n, sums, squares=squares, share=share, predicted=m, control=control_index)
     naive = difference_of_means(pairs, own_weight=1.0, control_weight=1.0)
     inverse = difference_of_means(pairs, own_weight=1.0 / pairs.own.share, control_weight=1.0 / pairs.control.share)
     adaptive = adaptively_weighted(pairs)
-    scarce = _scarce(responders, n, pairs=pairs, control_index=control_index, is_binary=is_binary)
+    scarce = effective_responders(n_responders, n, propensity=share, control_index=control_index, is_binary=is_binary)
     reason = _reason(pairs, scarce=scarce, variance=adaptive.variance(pairs), control_index=control_index)
     gap, missing = naive.minus(adaptive), np.where(reason == "", 0.0, np.nan)
     return BanditEstimates(
@@ -164,16 +159,6 @@ def bandit_estimates(
         gap_standard_error=np.sqrt(gap.variance(pairs)) + missing,
         reason=reason,
     )
-
-
-def _scarce(responders: Floats, n: Floats, *, pairs: Pairs, control_index: int, is_binary: bool) -> Floats:
-    """Responders of the variant or of control, whichever has fewer, in the strata that compare them."""
-    beside, sides = slice(control_index, control_index + 1), []
-    for responded, units in ((responders, n), (responders[..., beside], n[..., beside])):
-        counted, of = (np.where(pairs.everyone > 0.0, values, 0.0).sum(axis=-2) for values in (responded, units))
-        sides.append(np.minimum(counted, of - counted) if is_binary else counted)
-    scarce: Floats = np.minimum(*sides)
-    return scarce
 
 
 def _reason(pairs: Pairs, *, scarce: Floats, variance: Floats, control_index: int) -> NDArray[np.str_]:

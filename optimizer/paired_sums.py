@@ -141,10 +141,16 @@ def difference_of_means(pairs: Pairs, *, own_weight: Floats | float, control_wei
     )
 
 
+def evaluation_weight(share: Floats, control_share: Floats) -> Floats:
+    """One over the standard deviation of a unit's score, but for a factor: the weight that makes all strata alike."""
+    weight: Floats = (1.0 / share + 1.0 / control_share) ** -0.5
+    return weight
+
+
 def adaptively_weighted(pairs: Pairs) -> Method:
-    """Weighted mean of G_k - G_control, with the weight (1 / p_k + 1 / p_control)^(-1/2) of each stratum's units."""
+    """Weighted mean of G_k - G_control, with the evaluation weight of each stratum."""
     own, control = pairs.own, pairs.control
-    evaluation = (1.0 / own.share + 1.0 / control.share) ** -0.5
+    evaluation = evaluation_weight(own.share, control.share)
     weighed = (evaluation * pairs.everyone).sum(axis=-2, keepdims=True)
     weight = evaluation / np.where(weighed > 0.0, weighed, 1.0)
     prior = own.predicted - control.predicted

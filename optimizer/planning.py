@@ -8,12 +8,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from optimizer.errors import InvalidArgument
+from optimizer.roots import smallest_where
 from optimizer.sequential import half_width
 
 Floats = NDArray[np.float64]
 
 _LEAST, _MOST = 1e-12, 1e18  # effects and units are looked for between these
-_HALVINGS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,15 +192,9 @@ def _critical(n_total: Floats, design: Design) -> Floats:
 
 
 def _smallest(power: Callable[[Floats], Floats], shape: tuple[int, ...], *, target: float, most: ArrayLike) -> Floats:
-    """Where a power that grows reaches the target, by halving on the logarithm; infinity if not even at ``most``."""
+    """Where a power that grows reaches the target; infinity if not even at ``most``."""
     end: Floats = np.broadcast_to(np.asarray(most, dtype=np.float64), shape)
-    low, high = np.full(shape, np.log(_LEAST)), np.log(end)
-    for _ in range(_HALVINGS):
-        middle = 0.5 * (low + high)
-        enough = power(np.exp(middle)) >= target
-        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    found: Floats = np.where(power(end) >= target, np.exp(high), np.inf)
-    return found
+    return smallest_where(lambda at: power(at) >= target, least=np.full(shape, _LEAST), most=end)
 
 
 def _check(design: Design) -> None:

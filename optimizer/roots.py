@@ -16,6 +16,7 @@ Level = Callable[[Floats, Index], Floats]  # probabilities at some places, of th
 _SECANTS = 7
 _STEPS = 40
 _TOLERANCE = 1e-8  # of a normal score
+_HALVINGS = 100
 
 
 def centre_and_spread(pairs: Posterior, *, relative: bool) -> tuple[Floats, Floats]:
@@ -75,6 +76,22 @@ def bracketed_root(level: Level, probability: float, *, low: Floats, high: Float
         gap_low, gap_high = np.where(above, gap_low * kept, gap_root), np.where(above, gap_root, gap_high * kept)
         low, high = np.where(above, low, root), np.where(above, root, high)
     return root
+
+
+def smallest_where(reached: Callable[[Floats], Flags], *, least: Floats, most: Floats) -> Floats:
+    """The smallest positive number from which on something is reached, by halving on the logarithm, elementwise.
+
+    Args:
+        reached: Of some numbers, False below the one that is looked for and True above.
+        least: Where to begin, > 0; returned where it is reached there already.
+        most: Where to end, the same shape; infinity is returned where it is not reached even there.
+    """
+    low, high = np.log(least), np.log(most)
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        enough = reached(np.exp(middle))
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return np.where(reached(most), np.exp(high), np.inf)
 
 
 def _score(level: Floats) -> Floats:

@@ -1,0 +1,104 @@
+"""Contrasts weighted so that moving weights leave them normal, and how many responders such an estimate rests on."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from optimizer.errors import InvalidArgument, InvalidCounts
+from optimizer.paired_sums import adaptively_weighted, evaluation_weight, pairs_of
+from optimizer.sequential import Contrast, checked_sums
+
+Floats = NDArray[np.float64]
+
+
+def adaptive_contrast(
+    n_units: ArrayLike,
+    total: ArrayLike,
+    *,
+    sum_squares: ArrayLike,
+    propensity: ArrayLike,
+    predicted: ArrayLike,
+    control_index: int,
+) -> Contrast:
+    """As `optimizer.sequential.aipw_contrast`, each unit weighted by h = (1 / p_k + 1 / p_control)^(-1/2).
+
+    h is fixed before the stratum, so confidence sequences stay valid, and the variance of h (G_k - G_control) hardly
+    changes as weights move, which their normal approximation needs. If the effect changes over time, its mean is
+    weighted by h too.
+
+    Args:
+        n_units: Matured units, shape (..., n_strata, n_variants); strata in any order.
+        total: Sum of the units' outcomes, the same shape.
+        sum_squares: Sum of their squares, the same shape.
+        propensity: Logged weights of the stratum, rows summing to 1, the same shape.
+        predicted: Mean outcome expected of each variant before the stratum, the same shape.
+        control_index: Which variant is the control.
+    Returns:
+        A Contrast of shape (..., n_variants), to be read with `effective_responders`.
+    Raises:
+        InvalidCounts: Not finite, negative, or units of a variant whose weight was 0.
+        InvalidArgument: Shapes differ, propensities that are no probabilities, or no such control.
+    Source: Hadad et al. (2021), PNAS 118(15), arXiv:1911.02768, "constant allocation", for a contrast.
+    """
+    n, sums, squares, share, m = checked_sums(n_units, total, sum_squares, propensity, predicted)
+    if not 0 <= control_index < n.shape[-1]:
+        raise InvalidArgument("control_index", f"{control_index} is none of {n.shape[-1]} variants")
+    pairs = pairs_of(n, sums, squares=squares, share=share, predicted=m, control=control_index)
+    found, n_total = adaptively_weighted(pairs), pairs.everyone.sum(axis=-2)
+    missing = np.where(n_total > 0.0, 0.0, np.nan)
+    estimate, error = found.estimate + missing, np.sqrt(found.variance(pairs)) + missing
+    estimate[..., control_index], error[..., control_index] = 0.0, 0.0
+    return Contrast(estimate, error, n_total)
+
+
+def effective_responders(
+    n_responders: ArrayLike,
+    n_units: ArrayLike,
+    *,
+    propensity: ArrayLike,
+    control_index: int,
+    is_binary: bool = False,
+) -> Floats:
+    """Equally weighted responders that an adaptive contrast is worth, of the variant or of control, the fewer.
+
+    A responder who came by a weight of 1 % counts much more than one who came by 50 %, so a few of them may carry the
+    estimate. Kish's number is (sum w)^2 / sum w^2 over responders, with w = h / p: the plain number if weights stay.
+
+    Args:
+        n_responders: Units that responded, shape (..., n_strata, n_variants).
+        n_units: Units, the same shape.
+        propensity: Logged weights, the same shape. Strata where either had weight 0 do not count.
+        control_index: Which variant is the control.
+        is_binary: Outcomes are 0 or 1: those that did not respond are counted too, and the fewer of both taken.
+    Returns:
+        Shape (..., n_variants), for `confidence_sequence(n_responders=...)`; infinity for control.
+    Raises:
+        InvalidCounts: Responders that are negative, not finite, or more than the units.
+        InvalidArgument: Shapes differ, or no such control.
+    Source: Kish (1965), Survey Sampling, section 11.7.
+
+    >>> effective_responders([[9, 9], [1, 1]], [[50, 50], [99, 1]], propensity=[[0.5, 0.5], [0.99, 0.01]],
+    ...     control_index=0).round(2)  # w of the variant: 1 and 9.95, so (9 + 9.95)^2 / (9 + 99)
+    array([ inf, 3.32])
+    """
+    counts, units, share = (np.asarray(values, dtype=np.float64) for values in (n_responders, n_units, propensity))
+    if not (counts.shape == units.shape == share.shape and counts.ndim >= 2):
+        raise InvalidArgument("n_responders", f"shapes {counts.shape}, {units.shape} and {share.shape} do not fit")
+    if not 0 <= control_index < counts.shape[-1]:
+        raise InvalidArgument("control_index", f"{control_index} is none of {counts.shape[-1]} variants")
+    if not ((counts >= 0.0) & (counts <= units)).all():
+        raise InvalidCounts("n_responders", "is negative, not finite, or more than the units")
+    beside = slice(control_index, control_index + 1)
+    together = (share > 0.0) & (share[..., beside] > 0.0)
+    own, control = (np.where(together, values, 1.0) for values in (share, share[..., beside]))
+    h = np.where(together, evaluation_weight(own, control), 0.0)
+    kinds = (counts, units - counts) if is_binary else (counts,)
+    numbers = [_kish(kind, h / own) for kind in kinds] + [_kish(kind[..., beside], h / control) for kind in kinds]
+    effective: Floats = np.minimum.reduce(numbers)
+    effective[..., control_index] = np.inf
+    return effective
+
+
+def _kish(counts: Floats, weight: Floats) -> Floats:
+    first, second = ((counts * weight**power).sum(axis=-2) for power in (1, 2))
+    number: Floats = np.divide(first**2, second, out=np.zeros(first.shape), where=second > 0.0)
+    return number
