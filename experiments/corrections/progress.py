@@ -52,31 +52,29 @@ def correct(engine: Engine, lease: Lease, *, seconds: float = MAX_SECONDS) -> in
     return n_looked_at
 
 
-def settle_arrivals(engine: Engine, lease: Lease, *, limit: int = CHUNK) -> int:
+def settle_arrivals(engine: Engine, lease: Lease) -> int:
     """Say which of the outcomes that arrived under a ``keep_first`` is the first; returns how many were looked at."""
     n_settled = 0
     while True:
         with transaction(engine) as session:
             check(session, lease)
-            n_rows = _settle_due(session, limit=limit)
+            n_rows = _settle_due(session)
         n_settled += n_rows
-        if n_rows < limit:
+        if n_rows == 0:
             return n_settled
 
 
-def _settle_due(session: Session, *, limit: int) -> int:
+def _settle_due(session: Session) -> int:
+    """Settle some of those that are due, of one event: then locks are taken in one order."""
     c, connection = _outcome.c, session.connection()
     due = select(c.id, c.event).where(c.retry_at <= database_now(session), c.status == "attributed")
-    rows = connection.execute(due.order_by(c.retry_at).limit(limit)).all()
-    changes = [
-        settle(connection, [row.id for row in rows if row.event == event], event=event, shard=_SHARD)
-        for event in sorted({row.event for row in rows})
-    ]
-    if rows:
-        connection.execute(update(_outcome).where(c.id.in_([row.id for row in rows])).values(retry_at=None))
-    for change in changes:
-        add_excluded(connection, change)
-    return len(rows)
+    rows = connection.execute(due.order_by(c.retry_at).limit(CHUNK)).all()
+    ids = [row.id for row in rows if row.event == rows[0].event]
+    if ids:
+        changes = settle(connection, ids, event=rows[0].event, shard=_SHARD)
+        connection.execute(update(_outcome).where(c.id.in_(ids)).values(retry_at=None))
+        add_excluded(connection, changes)
+    return len(ids)
 
 
 def _unfinished(engine: Engine) -> list[int]:

@@ -75,7 +75,7 @@ def test_hours_left_out_are_read_by_nobody_until_that_is_taken_back(session: Ses
 def _learned(session: Session) -> list[float]:
     learnable = read_learnable(session, KEY, now=datetime.now(UTC))
     assert learnable is not None
-    return learnable.tallies.by_variant(learnable.tallies.n_units)[0].tolist()
+    return [float(n) for n in learnable.tallies.by_variant(learnable.tallies.n_units)[0]]
 
 
 def test_learning_by_days_leaves_hours_out_too(session: Session) -> None:

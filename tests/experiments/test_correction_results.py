@@ -73,30 +73,30 @@ def _corrected(since: datetime, until: datetime, **changes: Any) -> Correction:
 
 
 @pytest.mark.parametrize(
-    ("correction", "touches"),
+    ("correction", "n_shown"),
     [
-        (_corrected(AT, AT + HOUR, event="click"), True),
-        (_corrected(AT, AT + HOUR, event="order"), True),
-        (_corrected(AT, AT + HOUR, event="visit"), True),
-        (_corrected(AT, AT + HOUR, event="purchase"), False),
-        (_corrected(AT - HOUR, AT - HOUR / 2, event="click"), False),
-        (_corrected(AT + timedelta(days=4), AT + timedelta(days=9), event="click"), True),  # two days and the window
-        (_corrected(AT + timedelta(days=5), AT + timedelta(days=9), event="click"), False),
-        (_corrected(AT, AT + HOUR), True),
-        (_corrected(AT, AT + HOUR, experiment="mine"), True),
-        (_corrected(AT, AT + HOUR, experiment="other"), False),
-        (_corrected(AT - HOUR, AT), False),
-        (_corrected(AT + timedelta(days=2), AT + timedelta(days=3)), False),
-        (_corrected(AT, AT + HOUR, status="reverted"), False),
-        (_corrected(AT, AT + HOUR, event="click", status="applying"), True),
+        (_corrected(AT, AT + HOUR, event="click"), 1),
+        (_corrected(AT, AT + HOUR, event="order"), 1),
+        (_corrected(AT, AT + HOUR, event="visit"), 1),
+        (_corrected(AT, AT + HOUR, event="purchase"), 0),
+        (_corrected(AT - HOUR, AT - HOUR / 2, event="click"), 0),
+        (_corrected(AT + timedelta(days=4), AT + timedelta(days=9), event="click"), 1),  # two days and the window
+        (_corrected(AT + timedelta(days=5), AT + timedelta(days=9), event="click"), 0),
+        (_corrected(AT, AT + HOUR), 1),
+        (_corrected(AT, AT + HOUR, experiment="mine"), 1),
+        (_corrected(AT, AT + HOUR, experiment="other"), 0),
+        (_corrected(AT - HOUR, AT), 0),
+        (_corrected(AT + timedelta(days=2), AT + timedelta(days=3)), 0),
+        (_corrected(AT, AT + HOUR, status="reverted"), 0),
+        (_corrected(AT, AT + HOUR, event="click", status="applying"), 1),
     ],
 )
-def test_results_show_the_corrections_that_touch_them(session: Session, correction: Correction, touches: bool) -> None:
+def test_results_show_the_corrections_that_touch_them(session: Session, correction: Correction, n_shown: int) -> None:
     values = correction.model_dump(exclude={"id"})
     session.add(Correction(**values))
     session.flush()
     shown = corrections_of(session, _series())
-    assert len(shown) == touches
+    assert len(shown) == n_shown
     assert len(correction_warnings(shown)) == (correction.status == "applying")
 
 

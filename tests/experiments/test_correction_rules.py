@@ -100,7 +100,7 @@ def _random_outcome(rng: random.Random) -> OutcomeRow:
     who = {"decision_id": decision(rng.choice((1, 2)), customer).id} if rng.random() < 0.3 else {"customer": customer}
     event, value = rng.choice((("purchase", f"{rng.randrange(-500, 20_000) / 100:.2f}"), ("click", None)))
     late = rng.choice((timedelta(0), timedelta(seconds=1), 9 * DAY))  # one of nine days is received too late
-    return outcome(event, value=value, id=rng.randbytes(16), at=at, received_at=at + late, **who)  # type: ignore[arg-type]
+    return outcome(event, value=value, id=rng.randbytes(16), at=at, received_at=at + late, **who)
 
 
 def _expected(engine: Engine) -> dict[bytes, set[int]]:
