@@ -236,9 +236,9 @@ class _Reader:
                 ended[row.segment][row.variant] = max(row.lifted_at, earlier)
         if not ended:
             return {}
-        first_lift = min(at for by_variant in ended.values() for at in by_variant.values())
+        earliest = min(at for by_variant in ended.values() for at in by_variant.values())
         query = select(Allocation.segment, Allocation.version, Allocation.created_at)
-        query = query.where(Allocation.series == self.series.number, col(Allocation.created_at) >= first_lift)
+        query = query.where(Allocation.series == self.series.number, col(Allocation.created_at) >= earliest)
         first: dict[str, dict[str, int]] = defaultdict(dict)
         for segment, version, created_at in self.session.exec(query.order_by(col(Allocation.version).desc())):
             first[segment] |= {key: version for key, at in ended.get(segment, {}).items() if created_at >= at}

@@ -19,6 +19,7 @@ from experiments.review.estimates import ENOUGH_RESPONDERS, estimate
 from experiments.review.guardrails import NO_GUARDRAILS, GuardrailFindings, find
 from experiments.review.methods import Methods
 from experiments.review.money import money_of
+from experiments.review.outlook import outlooks
 from experiments.review.reading import Reading, moment_of, read, started_series, variants_of_series
 from experiments.review.verdict import SMALLEST_EFFECT, Evidence, Rules, gather, judge
 from optimizer.sample_ratio import SampleRatio
@@ -93,6 +94,7 @@ class _Reviewed:
     ratios: Sequence[SampleRatio | None]
     details: Sequence[Detail]
     guarded: GuardrailFindings
+    outlooks: Sequence[dict[str, Any]]
 
 
 def reviewed(
@@ -130,20 +132,20 @@ def reviewed(
 
 
 def _review(reading: Reading, *, rules: Rules, available: NDArray[np.bool_], guarded: GuardrailFindings) -> _Reviewed:
-    binary, higher_is_better = reading.metric.kind == "binary", reading.metric.higher_is_better
     whole, ratios = sample_ratios(reading.units)
     evidence = gather(
         reading.matured,
         estimate(reading.matured),
         days=reading.days,
         rules=rules,
-        binary=binary,
-        higher_is_better=higher_is_better,
+        kind=reading.metric.kind,
+        higher_is_better=reading.metric.higher_is_better,
         available=available,
     )
-    methods = Methods.of(reading.matured, is_binary=binary)
+    methods = Methods.of(reading.matured, is_binary=reading.metric.kind == "binary")
     said = details(reading, evidence, methods=methods)
-    return _Reviewed(reading, rules, shown(reading), evidence, methods, whole, ratios, said, guarded)
+    ahead = outlooks(evidence, rules=rules, per_day=_per_day(reading))
+    return _Reviewed(reading, rules, shown(reading), evidence, methods, whole, ratios, said, guarded, ahead)
 
 
 def _row(review: _Reviewed, row: int) -> dict[str, Any]:
@@ -154,7 +156,24 @@ def _row(review: _Reviewed, row: int) -> dict[str, Any]:
     verdict = judge(review.evidence, row, variants=strata.variants, rules=review.rules, ratio=ratio, guarded=guarded)
     weights = _mixed(review.reading) if is_overall else review.reading.weights[strata.segments[row]]
     variants = variants_of(review.shown, row, variants=strata.variants, weights=weights, details=review.details)
-    return {"segment": None if is_overall else strata.segments[row], **verdict, "variants": variants}
+    outlook = _DECIDED if verdict["verdict"] in {"ship", "no_difference", "broken"} else review.outlooks[row]
+    head = {"segment": None if is_overall else strata.segments[row], **verdict, "outlook": outlook}
+    return {**head, "variants": variants}
+
+
+_DECIDED = {"days": 0.0, "verdict": None, "reason": "there is a verdict"}
+
+
+def _per_day(reading: Reading) -> NDArray[np.float64] | None:
+    """Units a day at the present rate, by segment and over all: the segments share it as they share all units."""
+    if reading.monthly_units is None:
+        return None
+    units = reading.units.by_segment(reading.units.n_units).sum(axis=1)
+    mix = units / units.sum()
+    return np.append(mix, 1.0) * reading.monthly_units / _MONTH_DAYS
+
+
+_MONTH_DAYS = 30.0
 
 
 def _mixed(reading: Reading) -> Mapping[str, float]:

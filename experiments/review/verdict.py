@@ -12,9 +12,16 @@ from experiments.review.checks import RatioCheck
 from experiments.review.estimates import Estimates, expected_before
 from experiments.review.guardrails import UNGUARDED, SegmentGuardrails
 from experiments.review.strata import Strata
+from optimizer.adaptive_contrast import adaptive_contrast, effective_responders
 from optimizer.false_discovery import discoveries
 from optimizer.sample_ratio import ALARM_P_VALUE
-from optimizer.sequential import ConfidenceSequence, aipw_contrast, confidence_sequence
+from optimizer.sequential import (
+    SMALLEST_PAYERS,
+    SMALLEST_RESPONDERS,
+    ConfidenceSequence,
+    Contrast,
+    confidence_sequence,
+)
 from optimizer.shared_control import ScepticalEffects, sceptical_effects
 
 Floats = NDArray[np.float64]
@@ -43,7 +50,8 @@ class Evidence:
         probability_best: That it is truly best, at least, the same shape.
         expected_loss: What shipping it gives up of control's mean, at most, the same shape.
         alike: P(|effect| is less than the smallest worth having), shape (n_segments + 1, n_variants).
-        interval: Always-valid intervals of the differences, shape (n_segments + 1, n_variants).
+        contrast: Differences weighted so that moving weights leave them normal, shape (n_segments + 1, n_variants).
+        interval: Their always-valid intervals, the same shape.
         scarcer: Of each variant, units that responded, or of a frequent rate that did not, the same shape.
         days: Full days of matured decisions, shape (n_segments + 1,).
         proven: Segments that the false-discovery bound lets through, and over all, shape (n_segments + 1,).
@@ -58,6 +66,7 @@ class Evidence:
     probability_best: Floats
     expected_loss: Floats
     alike: Floats
+    contrast: Contrast
     interval: ConfidenceSequence
     scarcer: Floats
     days: Floats
@@ -73,15 +82,18 @@ def gather(
     *,
     days: Floats,
     rules: Rules,
-    binary: bool,
+    kind: str,
     higher_is_better: bool,
     available: NDArray[np.bool_],
 ) -> Evidence:
     """Work out all that the gates look at, for all segments at once."""
     base, effects = _effects(matured, rules=rules, higher_is_better=higher_is_better, available=available)
     scarcer = (
-        np.minimum(matured.n_responders, matured.n_units - matured.n_responders) if binary else matured.n_responders
+        np.minimum(matured.n_responders, matured.n_units - matured.n_responders)
+        if kind == "binary"
+        else matured.n_responders
     )
+    contrast, responders = _contrasts(strata, is_binary=kind == "binary")
     best = effects.probability_best()
     rate = rules.gates.false_discovery
     return Evidence(
@@ -91,7 +103,15 @@ def gather(
         probability_best=best,
         expected_loss=effects.expected_loss(),
         alike=effects.probability_within(rules.smallest_effect),
-        interval=_intervals(strata, scarcer=scarcer, level=rules.gates.interval),
+        contrast=contrast,
+        interval=confidence_sequence(
+            contrast,
+            n_responders=responders,
+            control_index=strata.control,
+            n_star=N_STAR,
+            level=rules.gates.interval,
+            least_responders=SMALLEST_PAYERS if kind in {"mean", "ratio"} else SMALLEST_RESPONDERS,
+        ),
         scarcer=scarcer,
         days=days,
         proven=np.append(discoveries(best[:-1], rate=rate), discoveries(best[-1:], rate=rate)),
@@ -110,7 +130,7 @@ def _effects(
     a larger effect would look less certain than a smaller one.
     """
     base = _base(matured)
-    effect, variance = _relative(matured, base=base)
+    effect, variance = relative_effects(matured, base=base)
     effects = sceptical_effects(
         effect,
         variance,
@@ -186,34 +206,40 @@ def _base(matured: Estimates) -> Floats:
     return np.abs(base)
 
 
-def _relative(matured: Estimates, *, base: Floats) -> tuple[Floats, Floats]:
+def relative_effects(matured: Estimates, *, base: Floats) -> tuple[Floats, Floats]:
     """Differences relative to the base, and their variances."""
     size = base[:, np.newaxis]
     effect, variance = matured.difference / size, matured.difference_variance / size**2
     return effect, np.where(variance > 0.0, variance, np.where(effect == 0.0, 0.0, np.nan))
 
 
-def _intervals(strata: Strata, *, scarcer: Floats, level: float) -> ConfidenceSequence:
-    """Always-valid intervals of propensity-weighted differences, by segment and over all.
+def _contrasts(strata: Strata, *, is_binary: bool) -> tuple[Contrast, Floats]:
+    """Differences from control by segment and over all, and the responders that they are worth.
 
     A stratum is a day of one version; what is expected of it is the pooled mean of the segment's earlier strata.
     """
     n = np.where(strata.propensity > 0.0, strata.n_units, 0.0)
-    arrays = [n, np.where(n > 0.0, strata.total, 0.0), np.where(n > 0.0, strata.squares, 0.0), strata.propensity]
-    arrays.append(expected_before(strata))
+    values = [n, np.where(n > 0.0, strata.total, 0.0), np.where(n > 0.0, strata.squares, 0.0), strata.propensity]
+    values += [expected_before(strata), np.minimum(strata.n_responders, n)]
     equal = 1.0 / n.shape[1]
-    padded = [strata.padded(values, fill=equal if values is strata.propensity else 0.0) for values in arrays]
-    everything = [values.reshape(1, -1, n.shape[1]) for values in padded]
-    estimates, errors, units = [], [], []
-    for count, total, squares, propensity, predicted in (padded, everything):
-        contrast = aipw_contrast(
-            count, total, sum_squares=squares, propensity=propensity, predicted=predicted, control_index=strata.control
-        )
-        estimates.append(contrast.estimate)
-        errors.append(contrast.standard_error)
-        units.append(contrast.n_units)
-    both = type(contrast)(np.concatenate(estimates), np.concatenate(errors), np.concatenate(units))
-    return confidence_sequence(both, n_responders=scarcer, control_index=strata.control, n_star=N_STAR, level=level)
+    padded = [strata.padded(one, fill=equal if one is strata.propensity else 0.0) for one in values]
+    everything = [one.reshape(1, -1, n.shape[1]) for one in padded]
+    found = [_contrast(layers, control=strata.control, is_binary=is_binary) for layers in (padded, everything)]
+    contrasts, responders = zip(*found, strict=True)
+    names = ("estimate", "standard_error", "n_units")
+    stacked = (np.concatenate([getattr(one, name) for one in contrasts]) for name in names)
+    return Contrast(*stacked), np.concatenate(responders)
+
+
+def _contrast(layers: Sequence[Floats], *, control: int, is_binary: bool) -> tuple[Contrast, Floats]:
+    count, total, squares, propensity, predicted, responders = layers
+    contrast = adaptive_contrast(
+        count, total, sum_squares=squares, propensity=propensity, predicted=predicted, control_index=control
+    )
+    effective = effective_responders(
+        responders, count, propensity=propensity, control_index=control, is_binary=is_binary
+    )
+    return contrast, effective
 
 
 def _wrong_share(best: Floats) -> Floats:

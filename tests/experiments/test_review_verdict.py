@@ -51,7 +51,7 @@ def _verdicts(
         estimate(strata),
         days=np.full(len(strata.segments) + 1, float(days)),
         rules=rules,
-        binary=True,
+        kind="binary",
         higher_is_better=higher_is_better,
         available=BOTH,
     )
@@ -204,3 +204,22 @@ def test_a_doubtful_segment_among_sure_ones_waits_for_the_false_discovery_bound(
     assert row_of(answer, "vip")["verdict"] == "ship"
     doubtful = {gate["gate"]: gate["passed"] for gate in row_of(answer, "all")["gates"]}
     assert doubtful["false_discovery"] is False
+
+
+def test_an_experiment_says_in_how_many_days_a_verdict_is_likely(session: Session) -> None:
+    """100 a day a variant, 10 % against 13 %: it ships once the interval is clear, and not before."""
+    series = start_experiment(session)
+    two_weeks(session, series, rates={"a": 0.10, "b": 0.13}, n_units=100)
+    overall = results(session, KEY)["overall"]
+    assert overall["verdict"] == "keep_running"
+    outlook = overall["outlook"]
+    assert outlook["verdict"] == "ship"
+    assert 1.0 < outlook["days"] < 365.0
+    assert outlook["reason"] is None
+
+
+def test_no_outlook_without_traffic_or_outcomes(session: Session) -> None:
+    series = start_experiment(session, segments=("vip", "all"))
+    assert "no present rate" in results(session, KEY)["overall"]["outlook"]["reason"]
+    two_weeks(session, series, rates={"a": 0.0, "b": 0.0}, n_units=100)
+    assert results(session, KEY)["overall"]["outlook"]["days"] is None
