@@ -23,6 +23,9 @@ _LONGEST_DETAIL: Final = 1_000
 
 STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     ExperimentsError: 500,
+    domain.AnalysisEnded: 409,
+    domain.AnalysisNotFound: 404,
+    domain.AnalysisRefused: 422,
     domain.DatabaseAway: 503,
     domain.DecisionNotFound: 404,
     domain.DemoFailed: 500,
@@ -53,6 +56,7 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     domain.SeriesNotFound: 404,
     domain.SnapshotMissing: 503,
     domain.TemplateFailed: 500,
+    domain.TooManyAnalyses: 429,
     domain.TooManyKeys: 409,
     domain.UnreadableCampaign: 422,
     domain.UnusableConfig: 500,

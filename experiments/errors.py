@@ -348,3 +348,36 @@ class ExportNotWritten(ExperimentsError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"The file could not be written: {reason}.")
+
+
+class AnalysisNotFound(ExperimentsError):
+    """No such analysis."""
+
+    code = "analysis_not_found"
+
+    def __init__(self, id_: str) -> None:
+        super().__init__(f"There is no analysis {id_[:64]!r}.")
+
+
+class AnalysisEnded(ExperimentsError):
+    """An analysis that has ended can't be cancelled."""
+
+    code = "analysis_ended"
+
+    def __init__(self, id_: str, *, status: str) -> None:
+        super().__init__(f"Analysis {id_!r} is {status}; there is nothing to cancel.")
+
+
+class AnalysisRefused(ExperimentsError):
+    """An analysis that can't be made from these data; another attempt would not help."""
+
+    code = "analysis_refused"
+
+
+class TooManyAnalyses(ExperimentsError):
+    """An experiment for which as many analyses wait or run as may."""
+
+    code = "too_many_analyses"
+
+    def __init__(self, key: str, *, n_active: int) -> None:
+        super().__init__(f"Experiment {key!r} has {n_active} analyses that wait or run; ask again when some are done.")
