@@ -1,11 +1,13 @@
 """Having analyses run: one process at a time, started and looked after by one that never waits for it."""
 
 import contextlib
+import math
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,14 +45,23 @@ class Analyst:
         engine: Of the database.
         command: Starts the process; the holder's name is added to it.
         max_seconds: An analysis that takes longer is ended for good.
+        clock: In seconds.
     """
 
-    def __init__(self, engine: Engine, *, command: tuple[str, ...] = COMMAND, max_seconds: float = MAX_SECONDS) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        command: tuple[str, ...] = COMMAND,
+        max_seconds: float = MAX_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._engine = engine
         self._command = command
         self._max_seconds = max_seconds
+        self._clock = clock
         self._child: _Child | None = None
-        self._not_before = 0.0
+        self._not_before = -math.inf
 
     def look(self) -> str | None:
         """Start a process if work waits and none runs; look after the one that runs. Waits for neither.
@@ -61,7 +72,7 @@ class Analyst:
         if self._child is not None and not self._has_ended(self._child):
             return self._child.holder
         self._child = None
-        if time.monotonic() < self._not_before or not self._is_work():
+        if self._clock() < self._not_before or not self._is_work():
             return None
         self._child = self._started()
         return self._child.holder
@@ -92,11 +103,11 @@ class Analyst:
             stdin=subprocess.PIPE,  # closes when this process is gone, however it went
             env=_ONE_THREAD | os.environ | {"OPTIMIZER_DATABASE_URL": url},
         )
-        return _Child(holder, process, time.monotonic())
+        return _Child(holder, process, self._clock())
 
     def _has_ended(self, child: _Child) -> bool:
         status = child.process.poll()
-        if status is None and time.monotonic() - child.started_at < self._max_seconds:
+        if status is None and self._clock() - child.started_at < self._max_seconds:
             return False
         if status is None:
             self._stop(child)
@@ -106,7 +117,7 @@ class Analyst:
             had_one = queue.retry_ended(session, holder=child.holder, detail=f"Its process ended with {status}.")
         if status not in {0, LOST}:
             log.error("analysis_process_ended", status=status, had_one=had_one)
-            self._not_before = 0.0 if had_one else time.monotonic() + _PAUSE_SECONDS
+            self._not_before = -math.inf if had_one else self._clock() + _PAUSE_SECONDS
         return True
 
     def _stop(self, child: _Child) -> None:
