@@ -374,6 +374,36 @@ class AnalysisRefused(ExperimentsError):
     code = "analysis_refused"
 
 
+class NothingMatured(AnalysisRefused):
+    """No unit has matured yet."""
+
+    code = "nothing_matured"
+
+    def __init__(self, metric: str) -> None:
+        super().__init__(f"No unit has matured yet: the window and grace of metric {metric!r} have to pass first.")
+
+
+class TooFewSegments(AnalysisRefused):
+    """Fewer than two segments that say anything: nothing to pool."""
+
+    code = "too_few_segments"
+
+    def __init__(self, n_segments: int) -> None:
+        super().__init__(f"Pooling takes two segments whose outcomes can be compared, and there are {n_segments}.")
+
+
+class TooManySegments(AnalysisRefused):
+    """More draws than memory is for."""
+
+    code = "too_many_segments"
+
+    def __init__(self, n_segments: int, *, n_variants: int, n_draws: int, most: int) -> None:
+        super().__init__(
+            f"{n_segments} segments of {n_variants} variants with {n_draws} draws are more than {most} numbers; ask for"
+            " fewer draws."
+        )
+
+
 class TooManyAnalyses(ExperimentsError):
     """An experiment for which as many analyses wait or run as may."""
 

@@ -11,6 +11,7 @@ from experiments.database import database_now
 from experiments.errors import AnalysisEnded, AnalysisNotFound, FieldError, InvalidInput, TooManyAnalyses
 from experiments.input.checks import shown
 from experiments.input.parsing import parse
+from experiments.series import PinnedMetric
 from experiments.tables import Analysis, Experiment
 
 MAX_ACTIVE: Final = 20  # of one experiment
@@ -27,7 +28,7 @@ def ask_for(session: Session, key: str, *, request: object, actor: str) -> Analy
         request: JSON ``{"kind", "metric"?, "as_of"?, "seed"?, …}``, the rest as the kind says.
         actor: Who asks.
     Raises:
-        InvalidInput: An unknown kind, what the kind does not take, or ``as_of`` in the future.
+        InvalidInput: An unknown kind, what the kind does not take (metrics too), or ``as_of`` in the future.
         ExperimentNotFound: No such experiment.
         WrongState: It has not started.
         MetricNotMeasured: It does not measure the metric.
@@ -39,7 +40,8 @@ def ask_for(session: Session, key: str, *, request: object, actor: str) -> Analy
     session.get(Experiment, key, with_for_update=True)
     _, series = started_series(session, key, segment=None)
     moment = moment_of(session, asked.as_of)
-    said = asked.model_dump(mode="json", exclude={"kind"}) | {"metric": pinned_metric(series, asked.metric).key}
+    metric = _taken(pinned_metric(series, asked.metric), kind=asked.kind)
+    said = asked.model_dump(mode="json", exclude={"kind"}) | {"metric": metric.key}
     active = session.exec(select(Analysis).where(Analysis.experiment == key, col(Analysis.status).in_(ACTIVE))).all()
     same = next((row for row in active if _is_same(row, kind=asked.kind, said=said)), None)
     if same is not None:
@@ -93,6 +95,14 @@ def cancel(session: Session, id_: str, *, actor: str) -> Analysis:
     analysis.finished_at = database_now(session)
     session.flush()
     return analysis
+
+
+def _taken(metric: PinnedMetric, *, kind: str) -> PinnedMetric:
+    taken = KINDS[kind].metrics
+    if metric.kind not in taken:
+        detail = f"the analysis {kind!r} takes metrics of the kind {' or '.join(taken)}, not {metric.kind}"
+        raise InvalidInput([FieldError("/metric", f"{detail}: {shown(metric.key)}")])
+    return metric
 
 
 def _is_same(row: Analysis, *, kind: str, said: dict[str, Any]) -> bool:

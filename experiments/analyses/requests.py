@@ -25,6 +25,15 @@ class AnalysisRequest(BaseModel):
 
 
 class HierarchyRequest(AnalysisRequest):
-    """Segments that learn from each other by partial pooling."""
+    """Segments that learn from each other: partial pooling by Markov chains, with the exact likelihood of a rate.
+
+    ``draws`` and ``tune`` are those of each of four chains. ``average_sd`` and ``tau_scale`` are the priors' scales: of
+    average effects, and of how far segments' effects differ from them (log odds for a rate, else relative).
+    """
 
     kind: Literal["hierarchy"]
+    draws: Annotated[int, Field(ge=200, le=10_000)] = 1_000
+    tune: Annotated[int, Field(ge=200, le=10_000)] = 1_000
+    level: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
+    average_sd: Annotated[float, Field(ge=0.01, le=10)] = 0.2
+    tau_scale: Annotated[float, Field(ge=0.001, le=10)] = 0.1

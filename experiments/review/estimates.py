@@ -65,7 +65,7 @@ def posterior_of(estimates: Estimates, *, binary: bool) -> Posterior | None:
     all variants only below 20 responders, where its own says little; above, it is the classical one to all printed
     digits. None if nothing varies, so that there is no scale.
     """
-    n, mean, within = _effective(estimates, binary=binary)
+    n, mean, within = effective(estimates, binary=binary)
     if binary:
         return beta_posterior(np.minimum(mean * n, n), n)
     sums = {"total": mean * n, "sum_squares": within + mean**2 * n}
@@ -92,8 +92,11 @@ def _responders(estimates: Estimates, n: Floats) -> Floats:
     return np.minimum(estimates.n_responders, n)
 
 
-def _effective(estimates: Estimates, *, binary: bool) -> tuple[Floats, Floats, Floats]:
-    """Units, mean and sum of squares around it that stand for each estimate."""
+def effective(estimates: Estimates, *, binary: bool) -> tuple[Floats, Floats, Floats]:
+    """Units, mean and sum of squares around it that stand for each estimate, shapes (n_segments + 1, n_variants).
+
+    Where weights moved, as many units as give the estimate's variance.
+    """
     known = np.isfinite(estimates.mean)
     n = np.where(known, estimates.n_units, 0.0)
     mean = np.where(known, estimates.mean, 0.0)

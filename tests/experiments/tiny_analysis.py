@@ -33,7 +33,7 @@ class TinyRequest(AnalysisRequest):
     does: Does = "answer"
 
 
-TINY = Kind(TinyRequest, "tests.experiments.tiny_analysis")
+TINY = Kind(TinyRequest, "tests.experiments.tiny_analysis", ("binary",))
 
 
 def read(session: Session, job: Job) -> Mapping[str, Any]:

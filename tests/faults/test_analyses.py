@@ -17,7 +17,6 @@ from experiments.analyses.analyst import Analyst
 from experiments.analyses.ask import ask_for, cancel
 from experiments.analyses.kinds import KINDS
 from experiments.database import transaction
-from experiments.tables import Analysis
 from tests.experiments.review_world import KEY
 from tests.experiments.tiny_analysis import COMMAND, TINY, ask, find, silence, start
 from tests.faults.server import processes
@@ -148,8 +147,8 @@ def test_what_takes_too_long_or_is_cancelled_ends(tiny: Engine) -> None:
         with transaction(tiny) as session:
             cancel(session, cancelled, actor="key/ann")
         _look_until(at_work, lambda: at_work.look() is None)
-    found: list[Analysis] = [find(tiny, long), find(tiny, cancelled)]
-    assert [(one.error["code"], one.n_attempts) for one in found] == [(analyst.TOO_LONG, 1), ("cancelled", 1)]
+    ended = [find(tiny, id_) for id_ in (long, cancelled)]
+    assert [(one.error["code"], one.n_attempts) for one in ended] == [(analyst.TOO_LONG, 1), ("cancelled", 1)]
 
 
 def test_a_process_that_cannot_start_is_not_started_again_at_once(tiny: Engine) -> None:

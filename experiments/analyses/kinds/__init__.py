@@ -25,14 +25,23 @@ class Method(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of analysis: what callers say, and the module with its ``read`` and ``compute``."""
+    """A kind of analysis.
+
+    Attributes:
+        request: What callers say.
+        module: Has its ``read`` and ``compute``.
+        metrics: Kinds of metrics that it takes.
+    """
 
     request: type[AnalysisRequest]
     module: str
+    metrics: tuple[str, ...]
 
     def method(self) -> Method:
         """Its module, imported now."""
         return cast("Method", import_module(self.module))
 
 
-KINDS: Final[dict[str, Kind]] = {"hierarchy": Kind(HierarchyRequest, "experiments.analyses.kinds.hierarchy")}
+KINDS: Final[dict[str, Kind]] = {
+    "hierarchy": Kind(HierarchyRequest, "experiments.analyses.kinds.hierarchy", ("binary", "count", "mean")),
+}
