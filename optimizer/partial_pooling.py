@@ -5,8 +5,20 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from optimizer.convergence import bulk_ess, r_hat
+from optimizer.errors import InvalidArgument, InvalidCounts, NotConverged
+from optimizer.pooling_model import Chains, Problem, sampled
+from optimizer.relative_means import RelativeMeans
 
 Floats = NDArray[np.float64]
+
+MOST_R_HAT = 1.01  # Vehtari et al. (2021)
+LEAST_ESS = 400.0  # the same: 100 a chain of four
+MOST_DIVERGENT = 0.003  # of all draws
+LEVEL_SD_LOG_ODDS = 2.0  # prior of a segment's level around the others': rates from 1/50 to 50 times as likely
+LEVEL_SD_RELATIVE = 10.0  # the same of a relative level, which is about 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +28,20 @@ class Responders:
     Attributes:
         n_units: Units, >= 0; effective ones where weights moved, so not always whole, shape (n_segments, n_variants).
         n_responders: Units with a response, 0 <= n_responders <= n_units, the same shape.
+    Raises:
+        InvalidCounts: Shapes differ, or counts that can't be.
     """
 
     n_units: Floats
     n_responders: Floats
+
+    def __post_init__(self) -> None:
+        if self.n_units.shape != self.n_responders.shape:
+            raise InvalidCounts("n_responders", f"has shape {self.n_responders.shape}, n_units {self.n_units.shape}")
+        if not (np.isfinite(self.n_units).all() and (self.n_responders >= 0.0).all()):
+            raise InvalidCounts("n_units", "is not finite, or responders are negative")
+        if not (self.n_responders <= self.n_units).all():
+            raise InvalidCounts("n_responders", "is more than n_units, or not a number, somewhere")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +96,7 @@ class Pooled:
 
 
 def partial_pooling(
-    seen: "Responders | RelativeMeans",
+    seen: Responders | RelativeMeans,
     *,
     control_index: int,
     seed: int,
@@ -116,4 +138,119 @@ def partial_pooling(
     Source: Gelman et al., Bayesian Data Analysis, 3rd edition, chapter 5; Vehtari et al. (2021), Bayesian Analysis
         16(2), for the diagnostics.
     """
-    raise NotImplementedError
+    _check(control_index=control_index, shape=_shape(seen), n_chains=n_chains, n_draws=n_draws, level=level)
+    problem = _problem(seen, control_index=control_index, average_sd=average_sd, tau_scale=tau_scale)
+    chains = sampled(
+        problem, seed=seed, n_draws=n_draws, n_tune=n_tune, n_chains=n_chains, cores=cores, progress=progress
+    )
+    agreement = _agreement(chains, control_index=control_index)
+    worst, fewest = agreement
+    if not (worst <= MOST_R_HAT and fewest >= LEAST_ESS and chains.n_divergent <= MOST_DIVERGENT * n_chains * n_draws):
+        raise NotConverged(worst, fewest, n_divergent=chains.n_divergent)
+    pooled = _summed_up(
+        seen,
+        chains,
+        control_index=control_index,
+        available=np.broadcast_to(np.asarray(available, dtype=np.bool_), _shape(seen)),
+        sign=1.0 if higher_is_better else -1.0,
+        level=level,
+        agreement=agreement,
+    )
+    if progress is not None:
+        progress(1.0)
+    return pooled
+
+
+def _shape(seen: Responders | RelativeMeans) -> tuple[int, ...]:
+    return (seen.n_units if isinstance(seen, Responders) else seen.estimate).shape
+
+
+def _check(*, control_index: int, shape: tuple[int, ...], n_chains: int, n_draws: int, level: float) -> None:
+    if len(shape) != 2 or shape[0] < 1 or shape[1] < 2:
+        raise InvalidArgument("seen", f"shape {shape} is not that of segments by two or more variants")
+    if not 0 <= control_index < shape[1]:
+        raise InvalidArgument("control_index", f"{control_index} is none of {shape[1]} variants")
+    if n_chains < 2 or n_draws < 4:
+        raise InvalidArgument("n_draws", f"{n_chains} chains of {n_draws} draws can't be checked against each other")
+    if not 0.0 < level < 1.0:
+        raise InvalidArgument("level", f"{level} is not between 0 and 1")
+
+
+def _problem(seen: Responders | RelativeMeans, *, control_index: int, average_sd: float, tau_scale: float) -> Problem:
+    for name, scale in (("average_sd", average_sd), ("tau_scale", tau_scale)):
+        if not 0.0 < scale < np.inf:
+            raise InvalidArgument(name, f"{scale} is not positive and finite")
+    options = {"control_index": control_index, "average_sd": average_sd, "tau_scale": tau_scale}
+    if isinstance(seen, RelativeMeans):
+        known = np.isfinite(seen.estimate) & np.isfinite(seen.variance)
+        estimate = np.where(known, seen.estimate, 0.0)
+        precision = np.where(known, 1.0 / np.where(known, seen.variance, 1.0), 0.0)
+        centre = float(estimate[known].mean()) if known.any() else 1.0
+        return Problem(estimate, precision, level_centre=centre, level_sd=LEVEL_SD_RELATIVE, counts=None, **options)
+    n, responders = seen.n_units, seen.n_responders
+    with_half = responders + 0.5, n - responders + 0.5
+    log_odds = np.log(with_half[0] / with_half[1])
+    precision = np.where(n > 0.0, 1.0 / (1.0 / with_half[0] + 1.0 / with_half[1]), 0.0)
+    used = n.sum(axis=1) > 0.0
+    pooled = (responders.sum(axis=1)[used] + 0.5) / (n.sum(axis=1)[used] + 1.0)
+    centre = float(special.logit(pooled).mean()) if used.any() else 0.0
+    counts = (n, responders)
+    return Problem(log_odds, precision, level_centre=centre, level_sd=LEVEL_SD_LOG_ODDS, counts=counts, **options)
+
+
+def _agreement(chains: Chains, *, control_index: int) -> tuple[float, float]:
+    """The worst R-hat and the fewest effective draws over tau, averages, and the place of every segment's variant."""
+    free = np.delete(chains.average, control_index, axis=2)
+    all_of_them = [chains.tau, free, chains.place]
+    worst = max(float(r_hat(draws).max()) for draws in all_of_them)
+    return worst, min(float(bulk_ess(draws).min()) for draws in all_of_them)
+
+
+def _summed_up(
+    seen: Responders | RelativeMeans,
+    chains: Chains,
+    *,
+    control_index: int,
+    available: NDArray[np.bool_],
+    sign: float,
+    level: float,
+    agreement: tuple[float, float],
+) -> Pooled:
+    place = chains.place.reshape(-1, *chains.place.shape[2:])
+    if isinstance(seen, Responders):
+        means = np.asarray(special.expit(place))
+        unit = means[..., control_index].mean(axis=0)
+        base, effects = np.where(seen.n_units.sum(axis=1) > 0.0, unit, np.nan), means / unit[:, np.newaxis]
+    else:
+        base, effects, means = seen.base, place, place * seen.base[:, np.newaxis]
+    effects = sign * (effects - effects[..., control_index, np.newaxis])
+    tails = [(1.0 - level) / 2.0, (1.0 + level) / 2.0]
+    level_low, level_high = np.quantile(means, tails, axis=0)
+    low, high = np.quantile(effects, tails, axis=0)
+    return Pooled(
+        level=means.mean(axis=0),
+        level_sd=means.std(axis=0),
+        level_low=level_low,
+        level_high=level_high,
+        mean=effects.mean(axis=0),
+        sd=effects.std(axis=0),
+        low=low,
+        high=high,
+        probability_above=(effects > 0.0).mean(axis=0),
+        probability_best=_probability_best(effects, available),
+        average=sign * chains.average.reshape(-1, chains.average.shape[2]),
+        tau=chains.tau.reshape(-1),
+        effects=effects,
+        base=base,
+        available=available,
+        control_index=control_index,
+        r_hat=agreement[0],
+        ess=agreement[1],
+        n_divergent=chains.n_divergent,
+    )
+
+
+def _probability_best(effects: Floats, available: NDArray[np.bool_]) -> Floats:
+    winner = np.where(available, effects, -np.inf).argmax(axis=2)
+    wins = [(winner == variant).mean(axis=0) for variant in range(available.shape[1])]
+    return np.where(available.any(axis=1, keepdims=True), np.stack(wins, axis=1), 0.0)
