@@ -17,7 +17,7 @@ from experiments.analyses.analyst import Analyst
 from experiments.analyses.ask import ask_for, cancel
 from experiments.analyses.kinds import KINDS
 from experiments.database import transaction
-from tests.experiments.review_world import KEY
+from tests.experiments.review_world import KEY, start_experiment, two_weeks
 from tests.experiments.tiny_analysis import COMMAND, TINY, ask, find, silence, start
 from tests.faults.server import processes
 
@@ -31,7 +31,7 @@ def _wait_for(condition: Callable[[], bool]) -> None:
     give_up_at = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < give_up_at
-        time.sleep(0.02)
+        time.sleep(0.2)
 
 
 @contextmanager
@@ -48,7 +48,11 @@ def _background(engine: Engine, folder: Path) -> Iterator[subprocess.Popen[bytes
 
 
 def _ask_for_hierarchy(engine: Engine) -> str:
+    """Ask for an analysis that takes half a minute."""
     with transaction(engine) as session:
+        series = start_experiment(session, segments=("new", "all"))
+        for segment in ("new", "all"):
+            two_weeks(session, series, rates={"a": 0.1, "b": 0.12}, n_units=500, segment=segment)
         return ask_for(session, KEY, request={"kind": "hierarchy"}, actor="test").id
 
 
@@ -70,7 +74,6 @@ def _is_running(engine: Engine, id_: str, *, attempt: int) -> Callable[[], bool]
 
 
 def test_kill_9_of_its_process_is_noticed_and_it_is_tried_three_times(engine: Engine, tmp_path: Path) -> None:
-    start(engine)
     id_, victim = _ask_for_hierarchy(engine), 0
     with _background(engine, tmp_path) as background:
         for attempt in (1, 2, 3):
@@ -86,7 +89,6 @@ def test_kill_9_of_its_process_is_noticed_and_it_is_tried_three_times(engine: En
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
 def test_a_process_ends_with_the_background_process(engine: Engine, tmp_path: Path, how: str) -> None:
-    start(engine)
     id_ = _ask_for_hierarchy(engine)
     with _background(engine, tmp_path) as background:
         child = _child_of(background)
@@ -100,8 +102,8 @@ def test_a_process_ends_with_the_background_process(engine: Engine, tmp_path: Pa
     else:
         assert (left.status, left.n_attempts) == ("running", 1)
         silence(engine, id_, seconds=61)
-    with _background(engine, tmp_path):
-        _wait_for(_is_running(engine, id_, attempt=1 if how == "SIGTERM" else 2))
+        with _background(engine, tmp_path):
+            _wait_for(_is_running(engine, id_, attempt=2))
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def test_one_process_at_a_time_runs_all_that_is_queued(tiny: Engine) -> None:
     with closing(Analyst(tiny, command=COMMAND)) as at_work:
         while (holder := at_work.look()) is not None:
             holders.append(holder)
-            time.sleep(0.02)
+            time.sleep(0.05)
     found = [find(tiny, id_) for id_ in ids]
     assert [(one.status, one.n_attempts, (one.error or {}).get("code")) for one in found] == [
         ("done", 1, None),

@@ -59,7 +59,7 @@ def compute(data: Seen, *, progress: Progress) -> dict[str, Any]:
     _check_size(source, found)
     from optimizer.partial_pooling import partial_pooling  # heavy, and not needed for a refusal
 
-    seen = _inputs(found, binary=metric.kind == "binary")
+    seen = inputs(found, binary=metric.kind == "binary")
     pooled = partial_pooling(
         seen,
         control_index=found.control,
@@ -77,21 +77,12 @@ def compute(data: Seen, *, progress: Progress) -> dict[str, Any]:
     return answer(source, found, pooled=pooled, seconds=time.monotonic() - began)
 
 
-def _check_size(source: Source, found: Estimates) -> None:
-    units = found.n_units[:-1]
-    n_segments, n_variants = units.shape
-    n_draws = source.request.draws * N_CHAINS
-    if not units.sum() > 0.0:
-        raise NothingMatured(source.reading.metric.key)
-    if n_draws * units.size > MOST_NUMBERS:
-        raise TooManySegments(n_segments, n_variants=n_variants, n_draws=n_draws, most=MOST_NUMBERS)
-    n_compared = int(((units > 0.0).sum(axis=1) > 1).sum())
-    if n_compared < 2:
-        raise TooFewSegments(n_compared)
+def inputs(found: Estimates, *, binary: bool) -> "Responders | RelativeMeans":
+    """Means by segment, without the last row, which is over all: as counts of a rate, else relative to their base.
 
-
-def _inputs(found: Estimates, *, binary: bool) -> "Responders | RelativeMeans":
-    """Means by segment, without the last row, which is over all: as counts of a rate, else relative to their base."""
+    Raises:
+        TooFewSegments: Fewer than two whose outcomes vary.
+    """
     from optimizer.partial_pooling import Responders
     from optimizer.relative_means import relative_means
 
@@ -103,3 +94,16 @@ def _inputs(found: Estimates, *, binary: bool) -> "Responders | RelativeMeans":
     if n_compared < 2:
         raise TooFewSegments(n_compared)
     return seen
+
+
+def _check_size(source: Source, found: Estimates) -> None:
+    units = found.n_units[:-1]
+    n_segments, n_variants = units.shape
+    n_draws = source.request.draws * N_CHAINS
+    if not units.sum() > 0.0:
+        raise NothingMatured(source.reading.metric.key)
+    if n_draws * units.size > MOST_NUMBERS:
+        raise TooManySegments(n_segments, n_variants=n_variants, n_draws=n_draws, most=MOST_NUMBERS)
+    n_compared = int(((units > 0.0).sum(axis=1) > 1).sum())
+    if n_compared < 2:
+        raise TooFewSegments(n_compared)
