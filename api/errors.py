@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 
 from api.requests import current_request
 from experiments import errors as domain
+from experiments.analyses import errors as of_analyses
 from experiments.errors import ExperimentsError, FieldError
 
 log = structlog.get_logger(__name__)
@@ -23,9 +24,13 @@ _LONGEST_DETAIL: Final = 1_000
 
 STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     ExperimentsError: 500,
-    domain.AnalysisEnded: 409,
-    domain.AnalysisNotFound: 404,
-    domain.AnalysisRefused: 422,
+    of_analyses.AnalysisEnded: 409,
+    of_analyses.AnalysisNotFound: 404,
+    of_analyses.AnalysisRefused: 422,
+    of_analyses.NothingMatured: 422,
+    of_analyses.TooFewSegments: 422,
+    of_analyses.TooManyAnalyses: 429,
+    of_analyses.TooManySegments: 422,
     domain.DatabaseAway: 503,
     domain.DecisionNotFound: 404,
     domain.DemoFailed: 500,
@@ -43,7 +48,6 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     domain.LeaseLost: 500,
     domain.MetricNotMeasured: 404,
     domain.NothingBefore: 409,
-    domain.NothingMatured: 422,
     domain.OverrideNotFound: 404,
     domain.PlacementInUse: 409,
     domain.PlacementNotFound: 404,
@@ -57,10 +61,7 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     domain.SeriesNotFound: 404,
     domain.SnapshotMissing: 503,
     domain.TemplateFailed: 500,
-    domain.TooFewSegments: 422,
-    domain.TooManyAnalyses: 429,
     domain.TooManyKeys: 409,
-    domain.TooManySegments: 422,
     domain.UnreadableCampaign: 422,
     domain.UnusableConfig: 500,
     domain.UnusableDatabase: 500,

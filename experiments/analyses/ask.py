@@ -5,10 +5,11 @@ from typing import Any, Final
 
 from sqlmodel import Session, col, select
 
+from experiments.analyses.errors import AnalysisEnded, AnalysisNotFound, TooManyAnalyses
 from experiments.analyses.kinds import KINDS
 from experiments.analyses.requests import SEEDS, AnalysisRequest
 from experiments.database import database_now
-from experiments.errors import AnalysisEnded, AnalysisNotFound, FieldError, InvalidInput, TooManyAnalyses
+from experiments.errors import FieldError, InvalidInput
 from experiments.input.checks import shown
 from experiments.input.parsing import parse
 from experiments.series import PinnedMetric

@@ -6,8 +6,9 @@ from typing import Any, Final
 from sqlalchemy import func
 from sqlmodel import Session, col, select, tuple_
 
+from experiments.analyses.errors import AnalysisNotFound
 from experiments.database import database_now
-from experiments.errors import AnalysisNotFound, ExperimentNotFound, FieldError, InvalidInput
+from experiments.errors import ExperimentNotFound, FieldError, InvalidInput
 from experiments.learning.lease import LEARNING
 from experiments.tables import Analysis, Experiment, Lease
 

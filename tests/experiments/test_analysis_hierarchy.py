@@ -10,12 +10,12 @@ from sqlmodel import Session
 
 from experiments.analyses import queue
 from experiments.analyses.ask import ask_for
+from experiments.analyses.errors import NothingMatured, TooFewSegments, TooManySegments
 from experiments.analyses.kinds import KINDS, hierarchy
 from experiments.analyses.kinds.hierarchy import inputs
 from experiments.analyses.kinds.hierarchy_answer import answer
 from experiments.analyses.runner import run_one
 from experiments.database import migrate, open_engine, reading, transaction
-from experiments.errors import NothingMatured, TooFewSegments, TooManySegments
 from experiments.review.estimates import estimate
 from experiments.tables import Analysis
 from optimizer.partial_pooling import Pooled, Responders
@@ -69,8 +69,17 @@ def test_money_enters_relative_to_its_base(session: Session) -> None:
     for segment, mean in (("new", 2), ("all", 10)):
         for variant, more in (("a", 0), ("b", 1)):
             total = 1_000 * mean * (10 + more) // 10
-            sums = {"visits": 500, "total": str(total), "squares": str(4 * total * mean)}
-            observe(session, series, variant=variant, n_units=1_000, metric="spend", segment=segment, **sums)
+            observe(
+                session,
+                series,
+                variant=variant,
+                n_units=1_000,
+                visits=500,
+                segment=segment,
+                metric="spend",
+                total=str(total),
+                squares=str(4 * total * mean),
+            )
             observe(session, series, variant=variant, n_units=1_000, segment=segment)
     found = inputs(estimate(_seen(session, metric="spend").source.reading.matured), binary=False)
     assert isinstance(found, RelativeMeans)

@@ -13,11 +13,11 @@ from sqlmodel import Session, col
 
 from experiments.analyses import __main__ as child
 from experiments.analyses.ask import ask_for
+from experiments.analyses.errors import AnalysisRefused
 from experiments.analyses.kinds import KINDS, Kind
 from experiments.analyses.queue import Job
 from experiments.analyses.requests import AnalysisRequest
 from experiments.database import database_now, reading, transaction
-from experiments.errors import AnalysisRefused
 from experiments.tables import Analysis
 from optimizer.errors import InvalidCounts
 from tests.experiments.review_world import KEY, start_experiment

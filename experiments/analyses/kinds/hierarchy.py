@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlmodel import Session
 
+from experiments.analyses.errors import NothingMatured, TooFewSegments, TooManySegments
 from experiments.analyses.kinds import Progress
 from experiments.analyses.kinds.hierarchy_answer import Source, answer
 from experiments.analyses.queue import Job
 from experiments.analyses.requests import HierarchyRequest
-from experiments.errors import NothingMatured, TooFewSegments, TooManySegments
 from experiments.review import reading as of_series
 from experiments.review.estimates import Estimates, effective, estimate
 
