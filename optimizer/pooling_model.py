@@ -102,8 +102,9 @@ def _model(problem: Problem) -> Any:
     same. Without data this is the usual non-centred form, with 10^9 units it stays as easy to sample.
     """
     import pymc
-    import pytensor.tensor as pt
+    import pytensor.tensor
 
+    pt: Any = pytensor.tensor  # half typed: calls of its untyped functions would each need an exception
     n_segments, n_variants = problem.estimate.shape
     precision, estimate = problem.precision, problem.estimate
     control = problem.control_index
@@ -128,8 +129,9 @@ def _model(problem: Problem) -> Any:
 
 
 def _log_likelihood(problem: Problem, place: Any) -> Any:
-    import pytensor.tensor as pt
+    import pytensor.tensor
 
+    pt: Any = pytensor.tensor
     if problem.counts is None:
         return -0.5 * pt.sum(problem.precision * (problem.estimate - place) ** 2)
     n_units, responders = problem.counts
