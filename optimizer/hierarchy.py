@@ -219,7 +219,7 @@ def segment_effects(
 
     Args:
         estimate: Every variant's mean outcome on a scale where effects add up: `relative_means(...).estimate`, or log
-            odds; NaN where there is none, shape (n_segments, n_variants).
+            odds of many responders (those of few are biased); NaN where there is none, shape (n_segments, n_variants).
         variance: Its sampling variance, > 0, NaN in the same places. A variant given as a difference d with variance v
             from a control with variance c enters as control's mean + d, with variance v - c. The same shape.
         control_index: Which variant is the control.

@@ -192,10 +192,7 @@ def partial_pooling(
     chains = sampled(
         problem, seed=seed, n_draws=n_draws, n_tune=n_tune, n_chains=n_chains, cores=cores, progress=progress
     )
-    agreement = _agreement(chains, control_index=control_index)
-    worst, fewest = agreement
-    if not (worst <= MOST_R_HAT and fewest >= LEAST_ESS and chains.n_divergent <= MOST_DIVERGENT * n_chains * n_draws):
-        raise NotConverged(worst, fewest, n_divergent=chains.n_divergent)
+    agreement = required_agreement(chains, control_index=control_index)
     pooled = _summed_up(
         seen,
         chains,
@@ -246,6 +243,8 @@ def _problem(seen: Responders | RelativeMeans, *, control_index: int, average_sd
 def _normal_view(seen: Responders | RelativeMeans) -> tuple[Floats, Floats, float]:
     """Estimates of every place with their precisions, 0 where there is none, and the middle of the levels."""
     if isinstance(seen, RelativeMeans):
+        if (seen.variance <= 0.0).any():
+            raise InvalidArgument("variance", f"{np.nanmin(seen.variance)} is not positive: no estimate is certain")
         known = np.isfinite(seen.estimate) & np.isfinite(seen.variance)
         precision = np.where(known, 1.0 / np.where(known, seen.variance, 1.0), 0.0)
         centre = float(seen.estimate[known].mean()) if known.any() else 1.0
@@ -258,12 +257,19 @@ def _normal_view(seen: Responders | RelativeMeans) -> tuple[Floats, Floats, floa
     return np.log(yes / no), np.where(n > 0.0, 1.0 / (1.0 / yes + 1.0 / no), 0.0), centre
 
 
-def _agreement(chains: Chains, *, control_index: int) -> tuple[float, float]:
-    """The worst R-hat and the fewest effective draws over tau, averages, and the place of every segment's variant."""
+def required_agreement(chains: Chains, *, control_index: int) -> tuple[float, float]:
+    """The worst R-hat and the fewest effective draws over tau, averages, and the place of every segment's variant.
+
+    Raises:
+        NotConverged: R-hat over 1.01, a bulk effective sample size under 400, or more than 3 divergences in 1,000.
+    """
     free = np.delete(chains.average, control_index, axis=2)
     all_of_them = [chains.tau, free, chains.place]
     worst = max(float(r_hat(draws).max()) for draws in all_of_them)
-    return worst, min(float(bulk_ess(draws).min()) for draws in all_of_them)
+    fewest = min(float(bulk_ess(draws).min()) for draws in all_of_them)
+    if not (worst <= MOST_R_HAT and fewest >= LEAST_ESS and chains.n_divergent <= MOST_DIVERGENT * chains.tau.size):
+        raise NotConverged(worst, fewest, n_divergent=chains.n_divergent)
+    return worst, fewest
 
 
 def _summed_up(

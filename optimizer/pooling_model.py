@@ -78,7 +78,7 @@ def sampled(
     """
     tell = progress if progress is not None else _tell_nobody
     tell(0.0)
-    with _known_warnings():
+    with known_warnings():
         import nutpie
 
         model = _model(problem)
@@ -144,7 +144,7 @@ def _draws(trace: Any, name: str) -> Floats:
 
 
 @contextmanager
-def _known_warnings() -> Iterator[None]:
+def known_warnings() -> Iterator[None]:
     """What the libraries warn of by themselves, and nobody who calls us can act on."""
     with warnings.catch_warnings():
         # arviz 0.23 announces 1.0, once a day, when it is imported.
