@@ -85,7 +85,8 @@ class SegmentEffects:
     def draws(self, n_draws: int, *, rng: np.random.Generator) -> Floats:
         """Draws of all effects together, shape (n_draws, n_segments, n_variants), in no particular order."""
         means = np.concatenate(list(self.posterior.drawn(n_draws, rng)))
-        return means - means[..., self.control_index, np.newaxis]
+        effects: Floats = means - means[..., self.control_index, np.newaxis]
+        return effects
 
     def probability_best(self, *, rng: np.random.Generator, n_draws: int = 4_000) -> Floats:
         """P(variant is the best available one of its segment) under the joint posterior, by draws.
@@ -95,10 +96,10 @@ class SegmentEffects:
             of each is sqrt(p (1 - p) / n_draws): at most 0.008 at 4,000 draws, 0.0034 at 0.95.
         """
         wins = np.zeros(self.available.shape)
+        n_variants = self.available.shape[1]
         for means in self.posterior.drawn(n_draws, rng):
-            means[:, ~self.available] = -np.inf
-            winner = means.argmax(axis=2)
-            for variant in range(wins.shape[1]):
+            winner = np.where(self.available, means, -np.inf).argmax(axis=2)
+            for variant in range(n_variants):
                 wins[:, variant] += (winner == variant).sum(axis=0)
         return np.where(self.available.any(axis=1, keepdims=True), wins / n_draws, 0.0)
 
@@ -218,7 +219,7 @@ def segment_effects(
 
     Args:
         estimate: Every variant's mean outcome on a scale where effects add up: `relative_means(...).estimate`, or log
-            odds; NaN where there is none, shape (n_segments, n_variants).
+            odds of many responders (those of few are biased); NaN where there is none, shape (n_segments, n_variants).
         variance: Its sampling variance, > 0, NaN in the same places. A variant given as a difference d with variance v
             from a control with variance c enters as control's mean + d, with variance v - c. The same shape.
         control_index: Which variant is the control.

@@ -1,4 +1,4 @@
-"""Partial pooling of segments by Markov chains (PyMC, sampled by nutpie): exact likelihoods, no normal approximation."""
+"""Partial pooling of segments by Markov chains (PyMC, sampled by nutpie), with exact likelihoods."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +42,38 @@ class Responders:
             raise InvalidCounts("n_units", "is not finite, or responders are negative")
         if not (self.n_responders <= self.n_units).all():
             raise InvalidCounts("n_responders", "is more than n_units, or not a number, somewhere")
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnQuantity:
+    """One number known by its posterior draws, shape (n_draws,)."""
+
+    drawn: Floats
+
+    @property
+    def mean(self) -> Floats:
+        """Posterior mean, shape ()."""
+        return np.asarray(self.drawn.mean())
+
+    @property
+    def sd(self) -> Floats:
+        """Posterior standard deviation, shape ()."""
+        return np.asarray(self.drawn.std())
+
+    def probability_above(self, size: float) -> Floats:
+        """P(quantity > size), shape ()."""
+        return np.asarray((self.drawn > size).mean())
+
+    def interval(self, level: float) -> tuple[Floats, Floats]:
+        """Central credible interval.
+
+        Raises:
+            InvalidArgument: A level outside (0, 1).
+        """
+        if not 0.0 < level < 1.0:
+            raise InvalidArgument("level", f"{level} is not between 0 and 1")
+        low, high = np.quantile(self.drawn, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+        return np.asarray(low), np.asarray(high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +126,23 @@ class Pooled:
     ess: float
     n_divergent: int
 
+    def combined(self, weights: ArrayLike) -> DrawnQuantity:
+        """Draws of a weighted sum of effects.
+
+        Args:
+            weights: Shape (n_segments, n_variants).
+        Raises:
+            InvalidArgument: Another shape, or not finite.
+        """
+        factors = np.asarray(weights, dtype=np.float64)
+        if factors.shape != self.available.shape or not np.isfinite(factors).all():
+            raise InvalidArgument("weights", f"shape {factors.shape} is not {self.available.shape}, or not finite")
+        return DrawnQuantity(np.tensordot(self.effects, factors, axes=2))
+
+    def draws(self, n_draws: int, *, rng: np.random.Generator) -> Floats:
+        """So many of the draws of all effects, chosen anew with replacement, (n_draws, n_segments, n_variants)."""
+        return self.effects[rng.integers(len(self.effects), size=n_draws)]
+
 
 def partial_pooling(
     seen: Responders | RelativeMeans,
@@ -143,10 +192,7 @@ def partial_pooling(
     chains = sampled(
         problem, seed=seed, n_draws=n_draws, n_tune=n_tune, n_chains=n_chains, cores=cores, progress=progress
     )
-    agreement = _agreement(chains, control_index=control_index)
-    worst, fewest = agreement
-    if not (worst <= MOST_R_HAT and fewest >= LEAST_ESS and chains.n_divergent <= MOST_DIVERGENT * n_chains * n_draws):
-        raise NotConverged(worst, fewest, n_divergent=chains.n_divergent)
+    agreement = required_agreement(chains, control_index=control_index)
     pooled = _summed_up(
         seen,
         chains,
@@ -180,30 +226,50 @@ def _problem(seen: Responders | RelativeMeans, *, control_index: int, average_sd
     for name, scale in (("average_sd", average_sd), ("tau_scale", tau_scale)):
         if not 0.0 < scale < np.inf:
             raise InvalidArgument(name, f"{scale} is not positive and finite")
-    options = {"control_index": control_index, "average_sd": average_sd, "tau_scale": tau_scale}
+    estimate, precision, centre = _normal_view(seen)
+    binary = isinstance(seen, Responders)
+    return Problem(
+        estimate=estimate,
+        precision=precision,
+        counts=(seen.n_units, seen.n_responders) if isinstance(seen, Responders) else None,
+        level_centre=centre,
+        level_sd=LEVEL_SD_LOG_ODDS if binary else LEVEL_SD_RELATIVE,
+        control_index=control_index,
+        average_sd=average_sd,
+        tau_scale=tau_scale,
+    )
+
+
+def _normal_view(seen: Responders | RelativeMeans) -> tuple[Floats, Floats, float]:
+    """Estimates of every place with their precisions, 0 where there is none, and the middle of the levels."""
     if isinstance(seen, RelativeMeans):
+        if (seen.variance <= 0.0).any():
+            raise InvalidArgument("variance", f"{np.nanmin(seen.variance)} is not positive: no estimate is certain")
         known = np.isfinite(seen.estimate) & np.isfinite(seen.variance)
-        estimate = np.where(known, seen.estimate, 0.0)
         precision = np.where(known, 1.0 / np.where(known, seen.variance, 1.0), 0.0)
-        centre = float(estimate[known].mean()) if known.any() else 1.0
-        return Problem(estimate, precision, level_centre=centre, level_sd=LEVEL_SD_RELATIVE, counts=None, **options)
+        centre = float(seen.estimate[known].mean()) if known.any() else 1.0
+        return np.where(known, seen.estimate, 0.0), precision, centre
     n, responders = seen.n_units, seen.n_responders
-    with_half = responders + 0.5, n - responders + 0.5
-    log_odds = np.log(with_half[0] / with_half[1])
-    precision = np.where(n > 0.0, 1.0 / (1.0 / with_half[0] + 1.0 / with_half[1]), 0.0)
+    yes, no = responders + 0.5, n - responders + 0.5
     used = n.sum(axis=1) > 0.0
     pooled = (responders.sum(axis=1)[used] + 0.5) / (n.sum(axis=1)[used] + 1.0)
     centre = float(special.logit(pooled).mean()) if used.any() else 0.0
-    counts = (n, responders)
-    return Problem(log_odds, precision, level_centre=centre, level_sd=LEVEL_SD_LOG_ODDS, counts=counts, **options)
+    return np.log(yes / no), np.where(n > 0.0, 1.0 / (1.0 / yes + 1.0 / no), 0.0), centre
 
 
-def _agreement(chains: Chains, *, control_index: int) -> tuple[float, float]:
-    """The worst R-hat and the fewest effective draws over tau, averages, and the place of every segment's variant."""
+def required_agreement(chains: Chains, *, control_index: int) -> tuple[float, float]:
+    """The worst R-hat and the fewest effective draws over tau, averages, and the place of every segment's variant.
+
+    Raises:
+        NotConverged: R-hat over 1.01, a bulk effective sample size under 400, or more than 3 divergences in 1,000.
+    """
     free = np.delete(chains.average, control_index, axis=2)
     all_of_them = [chains.tau, free, chains.place]
     worst = max(float(r_hat(draws).max()) for draws in all_of_them)
-    return worst, min(float(bulk_ess(draws).min()) for draws in all_of_them)
+    fewest = min(float(bulk_ess(draws).min()) for draws in all_of_them)
+    if not (worst <= MOST_R_HAT and fewest >= LEAST_ESS and chains.n_divergent <= MOST_DIVERGENT * chains.tau.size):
+        raise NotConverged(worst, fewest, n_divergent=chains.n_divergent)
+    return worst, fewest
 
 
 def _summed_up(

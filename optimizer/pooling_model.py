@@ -78,7 +78,7 @@ def sampled(
     """
     tell = progress if progress is not None else _tell_nobody
     tell(0.0)
-    with _known_warnings():
+    with known_warnings():
         import nutpie
 
         model = _model(problem)
@@ -102,8 +102,9 @@ def _model(problem: Problem) -> Any:
     same. Without data this is the usual non-centred form, with 10^9 units it stays as easy to sample.
     """
     import pymc
-    import pytensor.tensor as pt
+    import pytensor.tensor
 
+    pt: Any = pytensor.tensor  # half typed: calls of its untyped functions would each need an exception
     n_segments, n_variants = problem.estimate.shape
     precision, estimate = problem.precision, problem.estimate
     control = problem.control_index
@@ -128,8 +129,9 @@ def _model(problem: Problem) -> Any:
 
 
 def _log_likelihood(problem: Problem, place: Any) -> Any:
-    import pytensor.tensor as pt
+    import pytensor.tensor
 
+    pt: Any = pytensor.tensor
     if problem.counts is None:
         return -0.5 * pt.sum(problem.precision * (problem.estimate - place) ** 2)
     n_units, responders = problem.counts
@@ -142,7 +144,7 @@ def _draws(trace: Any, name: str) -> Floats:
 
 
 @contextmanager
-def _known_warnings() -> Iterator[None]:
+def known_warnings() -> Iterator[None]:
     """What the libraries warn of by themselves, and nobody who calls us can act on."""
     with warnings.catch_warnings():
         # arviz 0.23 announces 1.0, once a day, when it is imported.

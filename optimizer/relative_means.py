@@ -31,11 +31,11 @@ class RelativeMeans:
 def relative_means(mean: ArrayLike, variance: ArrayLike, *, n_units: ArrayLike, control_index: int) -> RelativeMeans:
     """Divide by control's mean, read off all variants of a segment so that its noise does not pass for effects.
 
-    Control's own mean of a small segment would do harm: 1 / mean is biased upwards (by 18 % at 50 units of a 10 % rate),
-    for all variants' effects at once. So bases and average effects are fitted as mean_sk = base_s average_k, weighted by
-    units; the base moves on to control's own mean as units make that certain, and is then taken as known. Sampling variances likewise are rebuilt from variances of a unit fitted
-    as spread_s factor_k: a cell's own variance goes up and down with its own mean, and 1 / variance would weigh the low
-    ones more; it is 0 for a cell without responders.
+    Control's own mean of a small segment would do harm: 1 / mean is biased upwards, by 18 % at 50 units of a 10 % rate,
+    for all effects at once. So bases and average effects are fitted as mean_sk = base_s average_k, weighted by
+    units; the base moves on to control's own mean as units make that certain, and is then taken as known. Sampling
+    variances likewise are rebuilt from variances of a unit fitted as spread_s factor_k: a cell's own variance goes up
+    and down with its own mean, so that 1 / variance would favour low means, and is 0 for a cell without responders.
 
     Args:
         mean: Of every variant, NaN without units, shape (n_segments, n_variants), in outcome units.
@@ -50,7 +50,8 @@ def relative_means(mean: ArrayLike, variance: ArrayLike, *, n_units: ArrayLike, 
         InvalidCounts: Units that are negative or not finite.
     Source: Deming & Stephan (1940) for the fitting; Greenland & Robins (1985) against weights estimated from outcomes.
 
-    >>> found = relative_means([[0.1, 0.12], [0.2, 0.24]], [[9e-4, 9e-4]] * 2, n_units=[[100, 100]] * 2, control_index=0)
+    >>> means, units = [[0.1, 0.12], [0.2, 0.24]], [[100, 100], [100, 100]]
+    >>> found = relative_means(means, [[9e-4, 9e-4], [9e-4, 9e-4]], n_units=units, control_index=0)
     >>> found.estimate.round(3).tolist(), found.base.round(3).tolist()
     ([[1.0, 1.2], [1.0, 1.2]], [0.1, 0.2])
     """
