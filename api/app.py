@@ -10,7 +10,7 @@ from flask import Flask, Response, has_request_context
 from structlog.typing import EventDict, WrappedLogger
 from werkzeug.routing import BaseConverter
 
-from api import corrections, decisions, definitions, exports, outcomes, placements, plans, reviews, system
+from api import analyses, corrections, decisions, definitions, exports, outcomes, placements, plans, reviews, system
 from api import experiments as experiment_doors
 from api.doors import register
 from api.errors import handle_errors
@@ -32,6 +32,7 @@ RESOURCES: Final = (
     placements.doors,
     plans.doors,
     reviews.doors,
+    analyses.doors,
     exports.doors,
     system.doors,
 )

@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 
 from api.requests import current_request
 from experiments import errors as domain
+from experiments.analyses import errors as of_analyses
 from experiments.errors import ExperimentsError, FieldError
 
 log = structlog.get_logger(__name__)
@@ -23,6 +24,13 @@ _LONGEST_DETAIL: Final = 1_000
 
 STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     ExperimentsError: 500,
+    of_analyses.AnalysisEnded: 409,
+    of_analyses.AnalysisNotFound: 404,
+    of_analyses.AnalysisRefused: 422,
+    of_analyses.NothingMatured: 422,
+    of_analyses.TooFewSegments: 422,
+    of_analyses.TooManyAnalyses: 429,
+    of_analyses.TooManySegments: 422,
     domain.CorrectionNotFound: 404,
     domain.CorrectionReverted: 409,
     domain.DatabaseAway: 503,

@@ -1,9 +1,9 @@
-"""The background process: sweeps, corrects, guards, learns, and keeps SQLite's log short, over and over."""
+"""The background process: sweeps, corrects, guards, learns, and keeps SQLite's log short, over and over.
+
+Beside it, in a process of its own, it has one analysis run at a time.
+"""
 
 import contextlib
-import os
-import secrets
-import socket
 import sqlite3
 import threading
 import time
@@ -11,15 +11,14 @@ from dataclasses import dataclass
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from experiments.analyses.analyst import Analyst
 from experiments.corrections.progress import correct
-from experiments.database import database_now, transaction, write_queue
+from experiments.database import AWAY, database_now, transaction, write_queue
 from experiments.errors import LeaseLost
 from experiments.guardrails.guard import Guarded, guard
 from experiments.learn import LEASE, Learned, learn
-from experiments.learning.lease import release, take
+from experiments.learning.lease import holder_name, release, take
 from experiments.outcomes.rows import sweep
 
 log = structlog.get_logger(__name__)
@@ -31,7 +30,6 @@ _CHECKPOINT_WAIT_SECONDS = 0.2  # for readers: writers wait as long
 _SWEEP_ROWS = 500
 _MAX_SWEEPS = 200  # of one pass: new outcomes may keep coming
 _SHARD = 0  # of the tallies: web workers have 1 and up
-_DOWN = (OperationalError, InterfaceError, PoolTimeout, sqlite3.OperationalError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +39,6 @@ class Pass:
     n_swept: int
     guarded: Guarded
     learned: Learned
-
-
-def holder_name() -> str:
-    """A name for this process that no other has."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 def work_once(engine: Engine, *, holder: str) -> Pass | None:
@@ -78,20 +71,24 @@ def run(engine: Engine, *, learn_seconds: float, stop: threading.Event) -> None:
         stop: Looked at between passes.
     """
     holder, n_failures, checkpoint_at = holder_name(), 0, time.monotonic()
+    analyst = Analyst(engine)
     while not stop.is_set():
         try:
             _log(work_once(engine, holder=holder))
+            analyst.look()
             if time.monotonic() >= checkpoint_at:
                 checkpoint(engine)
                 checkpoint_at = time.monotonic() + CHECKPOINT_SECONDS
             n_failures = 0
         except LeaseLost as error:
             log.warning("lease_lost", reason=str(error))
-        except _DOWN as error:
+        except AWAY as error:
             n_failures += 1
             log.warning("database_away", error=type(error).__name__, n_failures=n_failures)
         stop.wait(min(learn_seconds * 2 ** min(n_failures, 10), max(learn_seconds, MAX_BACK_OFF_SECONDS)))
-    with contextlib.suppress(*_DOWN):
+    with contextlib.suppress(*AWAY):
+        analyst.close()
+    with contextlib.suppress(*AWAY):
         let_go(engine, holder=holder)
 
 

@@ -12,6 +12,7 @@ from experiments.errors import ExperimentsError
 COMMANDS: Final = {
     "serve": ("experiments.commands.serve:serve", "Start the web processes and the background process."),
     "learn": ("experiments.commands.learn:learn", "Run the background process alone."),
+    "analyse": ("experiments.commands.analyse:analyse", "Run queued analyses."),
     "migrate": ("experiments.commands.migrate:migrate_database", "Bring the database to the newest schema."),
     "import": ("experiments.commands.import_:import_campaign", "Import a past randomised campaign, as logged."),
     "replay": ("experiments.commands.replay:replay_log", "Run the bandit against a past campaign's log."),

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import secrets
+import sqlite3
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,13 +16,15 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session, select
 
 from experiments.errors import UnusableDatabase
 from experiments.tables import Workspace
 from experiments.tallies.moves import decimal_add
 
+AWAY = (OperationalError, InterfaceError, PoolTimeout, sqlite3.OperationalError, OSError)  # what says so
 _MIGRATION_LOCK = 0x6F7074696D697A65  # any constant of our own: the key of PostgreSQL's advisory lock
 # A server that vanished without a word is given up within some 10 s, not in the quarter of an hour that TCP takes.
 _DEAD_PEER = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}

@@ -19,7 +19,7 @@ from experiments.catalog.definitions import ExperimentDefinition
 from experiments.database import bump_snapshot, database_now, reading, transaction
 from experiments.guardrails.pauses import live_by_segment
 from experiments.learning.allocations import newest_allocations
-from experiments.learning.lease import Lease, check
+from experiments.learning.lease import LEARNING, Lease, check
 from experiments.learning.new_weights import Learnable, NewWeights, new_weights
 from experiments.series import PinnedMetric
 from experiments.tables import Allocation, Experiment, Series, SeriesVariant
@@ -29,7 +29,7 @@ from optimizer.errors import NoVariation, OptimizerError
 
 log = structlog.get_logger(__name__)
 
-LEASE = "learn"
+LEASE = LEARNING
 _MAX_ROWS = 1_000  # of one transaction: it must not hold up the journals
 _HOURS_APART = 24  # units older than this may be read by the day: ages differ little then
 

@@ -50,3 +50,15 @@ class InvalidArgument(OptimizerError):
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"Invalid {name}: {reason}.")
+
+
+class NotConverged(OptimizerError):
+    """Markov chains that don't agree, or are worth too few draws: what they say is not to be read."""
+
+    code = "not_converged"
+
+    def __init__(self, r_hat: float, ess: float, *, n_divergent: int) -> None:
+        super().__init__(
+            f"The chains have not converged: R-hat {r_hat:.3f} (at most 1.01), effective sample size {ess:.0f} "
+            f"(at least 400), {n_divergent} divergent draws (at most 3 in 1,000)."
+        )

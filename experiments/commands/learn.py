@@ -1,18 +1,16 @@
 """``optimizer learn``: the background process alone, or one pass of it."""
 
-import os
-import signal
-import sys
-import threading
 from dataclasses import asdict
 
 import click
 import orjson
 from sqlalchemy import Engine
 
-from experiments.background import Pass, holder_name, let_go, run, work_once
+from experiments.background import Pass, let_go, run, work_once
 from experiments.commands.settings import opened, settings
+from experiments.commands.stopping import stopping
 from experiments.config import Config
+from experiments.learning.lease import holder_name
 
 
 @click.command()
@@ -30,17 +28,7 @@ def learn(config: Config, *, once: bool, as_json: bool, until_parent_exits: bool
         if once:
             _say(_once(engine), as_json=as_json)
         else:
-            run(engine, learn_seconds=config.learn_seconds, stop=_stopping(until_parent_exits=until_parent_exits))
-
-
-def _stopping(*, until_parent_exits: bool) -> threading.Event:
-    """An event that is set when this process is told to end."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    if until_parent_exits:
-        threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
-    return stop
+            run(engine, learn_seconds=config.learn_seconds, stop=stopping(until_parent_exits=until_parent_exits))
 
 
 def _once(engine: Engine) -> Pass:
@@ -61,9 +49,3 @@ def _say(done: Pass, *, as_json: bool) -> None:
         f"{learned.n_allocations} new allocations in {learned.n_series} series; "
         f"{done.guarded.n_pauses} pauses by guardrails; {done.n_swept} waiting outcomes looked at again."
     )
-
-
-def _stop_at_end_of_input(stop: threading.Event) -> None:
-    while os.read(sys.stdin.fileno(), 65_536):  # unbuffered: a lock of Python's that is held at exit aborts it
-        pass
-    stop.set()

@@ -5,14 +5,20 @@ checks its token inside the very transaction that writes; the check locks the le
 commits.
 """
 
+import os
+import secrets
+import socket
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from sqlmodel import Session
 
 from experiments import tables
 from experiments.database import database_now, upsert
 from experiments.errors import LeaseLost
+
+LEARNING: Final = "learn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +27,11 @@ class Lease:
 
     name: str
     token: int
+
+
+def holder_name() -> str:
+    """A name for this process that no other has."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 def take(session: Session, name: str, *, holder: str, seconds: float) -> Lease | None:

@@ -87,7 +87,7 @@ def posterior_of(estimates: Estimates, *, is_rate: bool, prior: PinnedPrior | No
     all variants only below 20 responders, where its own says little; above, it is the classical one to all printed
     digits. None if nothing varies, so that there is no scale.
     """
-    n, mean, within = _effective(estimates, is_rate=is_rate)
+    n, mean, within = effective(estimates, is_rate=is_rate)
     if is_rate:
         alpha, beta = beta_prior(prior)
         return beta_posterior(np.minimum(mean * n, n), n, prior_alpha=alpha, prior_beta=beta)
@@ -115,8 +115,11 @@ def _responders(estimates: Estimates, n: Floats) -> Floats:
     return np.minimum(estimates.n_responders, n)
 
 
-def _effective(estimates: Estimates, *, is_rate: bool) -> tuple[Floats, Floats, Floats]:
-    """Units, mean and sum of squares around it that stand for each estimate."""
+def effective(estimates: Estimates, *, is_rate: bool) -> tuple[Floats, Floats, Floats]:
+    """Units, mean and sum of squares around it that stand for each estimate, shapes (n_segments + 1, n_variants).
+
+    Where weights moved, as many units as give the estimate's variance.
+    """
     known = np.isfinite(estimates.mean)
     n = np.where(known, estimates.n_units, 0.0)
     mean = np.where(known, estimates.mean, 0.0)

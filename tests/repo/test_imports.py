@@ -49,3 +49,11 @@ def test_a_web_worker_does_not_load_what_only_analyses_need() -> None:
     program = f"import sys, api.app; print(*sorted({HEAVY!r} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
     assert answer.stdout.split() == []
+
+
+def test_the_background_process_does_not_load_what_only_analyses_need() -> None:
+    """It has them run in processes of their own, and its memory stays small; learning needs scipy.special."""
+    heavy = HEAVY - {"scipy"}
+    program = f"import sys, experiments.background; print(*sorted({heavy!r} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert answer.stdout.split() == []

@@ -1,0 +1,47 @@
+"""The kinds of analyses that there are; what runs one is imported by the process that runs it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final, Protocol, cast
+
+from sqlmodel import Session
+
+from experiments.analyses.queue import Job
+from experiments.analyses.requests import AnalysisRequest, HierarchyRequest
+
+Progress = Callable[[float], None]
+
+
+class Method(Protocol):
+    """What a kind's module must have."""
+
+    def read(self, session: Session, job: Job) -> Any:
+        """Read all that is needed, quickly: nothing is read later."""
+
+    def compute(self, data: Any, *, progress: Progress) -> Mapping[str, Any]:
+        """Turn what was read into JSON, saying now and then how far it is (0 to 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of analysis.
+
+    Attributes:
+        request: What callers say.
+        module: Has its ``read`` and ``compute``.
+        metrics: Kinds of metrics that it takes.
+    """
+
+    request: type[AnalysisRequest]
+    module: str
+    metrics: tuple[str, ...]
+
+    def method(self) -> Method:
+        """Its module, imported now."""
+        return cast("Method", import_module(self.module))
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "hierarchy": Kind(HierarchyRequest, "experiments.analyses.kinds.hierarchy", ("binary", "count", "mean")),
+}
