@@ -21,6 +21,7 @@ from experiments.review.methods import Methods
 from experiments.review.money import money_of
 from experiments.review.outlook import outlooks
 from experiments.review.reading import Reading, moment_of, read, started_series, variants_of_series
+from experiments.review.shrinkage import Shrunk
 from experiments.review.verdict import SMALLEST_EFFECT, Evidence, Rules, gather, judge
 from optimizer.sample_ratio import SampleRatio
 
@@ -62,7 +63,14 @@ def results(
     live = [variant.retired_at is None for variant in variants_of_series(session, series.number or 0)]
     guarded = find(session, series, definition=definition, as_of=moment)
     available = guarded.available(np.array(live), segments=reading.strata.segments)
-    answer = reviewed(reading, rules=_rules(definition), available=available, segment=segment, guarded=guarded)
+    answer = reviewed(
+        reading,
+        rules=_rules(definition),
+        available=available,
+        segment=segment,
+        guarded=guarded,
+        asks_to_personalise=True,
+    )
     corrections = corrections_of(session, series)
     answer["warnings"] += _remarks(definition) + correction_warnings(corrections)
     answer["guardrails"] = guarded.shown(segment)
@@ -90,6 +98,7 @@ class _Reviewed:
     shown: Shown
     evidence: Evidence
     methods: Methods
+    shrunk: Shrunk
     whole: SampleRatio
     ratios: Sequence[SampleRatio | None]
     details: Sequence[Detail]
@@ -104,6 +113,7 @@ def reviewed(
     available: NDArray[np.bool_],
     segment: str | None = None,
     guarded: GuardrailFindings = NO_GUARDRAILS,
+    asks_to_personalise: bool = False,
 ) -> dict[str, Any]:
     """The part of results that experiments, policies and programmes share.
 
@@ -113,6 +123,7 @@ def reviewed(
         available: Variants that can win, broadcasts to (n_segments + 1, n_variants).
         segment: Show this one alone.
         guarded: What the experiment's guardrails found.
+        asks_to_personalise: Whether segments could each get a variant of their own.
     """
     review = _review(reading, rules=rules, available=available, guarded=guarded)
     keys = reading.strata.segments
@@ -123,6 +134,7 @@ def reviewed(
         "matured_share": reading.matured_share,
         "segments": rows,
         "overall": {name: value for name, value in overall.items() if name != "segment"},
+        **({"personalise": review.shrunk.personalise()} if asks_to_personalise else {}),
         "money": _money(reading, winner=overall["leader"]),
         "covariate": None if reading.covariate is None else asdict(reading.covariate),
         "prior": _priors(reading, rules),
@@ -143,9 +155,16 @@ def _review(reading: Reading, *, rules: Rules, available: NDArray[np.bool_], gua
         available=available,
     )
     methods = Methods.of(reading.matured, is_binary=reading.metric.kind == "binary")
-    said = details(reading, evidence, methods=methods)
+    shrunk = Shrunk.of(
+        reading.matured,
+        evidence.matured,
+        is_rate=reading.is_rate,
+        higher_is_better=reading.metric.higher_is_better,
+        available=available,
+    )
+    said = [*details(reading, evidence, methods=methods), shrunk.said]
     ahead = outlooks(evidence, rules=rules, per_day=_per_day(reading))
-    return _Reviewed(reading, rules, shown(reading), evidence, methods, whole, ratios, said, guarded, ahead)
+    return _Reviewed(reading, rules, shown(reading), evidence, methods, shrunk, whole, ratios, said, guarded, ahead)
 
 
 def _row(review: _Reviewed, row: int) -> dict[str, Any]:

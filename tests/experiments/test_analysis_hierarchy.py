@@ -44,7 +44,7 @@ def test_a_rate_enters_with_its_counts(session: Session) -> None:
     two_weeks(session, series, rates={"a": 0.1, "b": 0.12}, n_units=500, segment="new")
     two_weeks(session, series, rates={"a": 0.2, "b": 0.25}, n_units=100)
     observe(session, series, variant="a", n_units=50, visits=50, since=NOW - timedelta(hours=1))  # not matured
-    found = inputs(estimate(_seen(session).source.reading.matured), binary=True)
+    found = inputs(estimate(_seen(session).source.reading.matured), is_rate=True)
     assert isinstance(found, Responders)
     assert found.n_units.tolist() == [[7_000, 7_000], [1_400, 1_400]]
     assert found.n_responders.round(6).tolist() == [[700, 840], [280, 350]]
@@ -57,7 +57,7 @@ def test_weights_that_moved_with_the_base_rate_make_no_effect(session: Session) 
     for variant, early, late in (("a", 500, 100), ("b", 500, 900)):  # 10 % respond early, 30 % late, of both
         observe(session, series, variant=variant, n_units=early, visits=early // 10)
         observe(session, series, variant=variant, n_units=late, visits=late * 3 // 10, version=2, day=9)
-    found = inputs(estimate(_seen(session).source.reading.matured), binary=True)
+    found = inputs(estimate(_seen(session).source.reading.matured), is_rate=True)
     assert isinstance(found, Responders)
     rates = found.n_responders / found.n_units
     assert rates[:, 1] - rates[:, 0] == pytest.approx([0.0, 0.0], abs=1e-12)  # pooled: 13.3 % against 22.9 %
@@ -81,7 +81,7 @@ def test_money_enters_relative_to_its_base(session: Session) -> None:
                 squares=str(4 * total * mean),
             )
             observe(session, series, variant=variant, n_units=1_000, segment=segment)
-    found = inputs(estimate(_seen(session, metric="spend").source.reading.matured), binary=False)
+    found = inputs(estimate(_seen(session, metric="spend").source.reading.matured), is_rate=False)
     assert isinstance(found, RelativeMeans)
     assert found.estimate[:, 1] / found.estimate[:, 0] == pytest.approx([1.1, 1.1])
 

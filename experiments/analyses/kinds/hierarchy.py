@@ -59,7 +59,7 @@ def compute(data: Seen, *, progress: Progress) -> dict[str, Any]:
     _check_size(source, found)
     from optimizer.partial_pooling import partial_pooling  # heavy, and not needed for a refusal
 
-    seen = inputs(found, binary=metric.kind == "binary")
+    seen = inputs(found, is_rate=source.reading.is_rate)
     pooled = partial_pooling(
         seen,
         control_index=found.control,
@@ -77,7 +77,7 @@ def compute(data: Seen, *, progress: Progress) -> dict[str, Any]:
     return answer(source, found, pooled=pooled, seconds=time.monotonic() - began)
 
 
-def inputs(found: Estimates, *, binary: bool) -> "Responders | RelativeMeans":
+def inputs(found: Estimates, *, is_rate: bool) -> "Responders | RelativeMeans":
     """Means by segment, without the last row, which is over all: as counts of a rate, else relative to their base.
 
     Raises:
@@ -86,8 +86,8 @@ def inputs(found: Estimates, *, binary: bool) -> "Responders | RelativeMeans":
     from optimizer.partial_pooling import Responders
     from optimizer.relative_means import relative_means
 
-    n_units, mean, _ = effective(found, binary=binary)
-    if binary:
+    n_units, mean, _ = effective(found, is_rate=is_rate)
+    if is_rate:
         return Responders(n_units=n_units[:-1], n_responders=np.minimum(mean * n_units, n_units)[:-1])
     seen = relative_means(found.mean[:-1], found.variance[:-1], n_units=n_units[:-1], control_index=found.control)
     n_compared = int((np.isfinite(seen.estimate).sum(axis=1) > 1).sum())
