@@ -11,7 +11,7 @@ from experiments.review.estimates import Estimates, effective
 from experiments.review.strata import Strata
 from optimizer.errors import InvalidArgument
 from optimizer.hierarchy import SegmentEffects, segment_effects
-from optimizer.personalise import Personalisation, personalise_or_not, value_shares
+from optimizer.personalise import EffectPosterior, Personalisation, personalise_or_not, value_shares
 from optimizer.prequential import DayStrata, PrequentialValue, prequential_value
 from optimizer.relative_means import RelativeMeans, relative_means
 
@@ -79,9 +79,15 @@ class Shrunk:
         )
         rng = np.random.default_rng(SEED)
         best = effects.probability_best(rng=rng, n_draws=_N_DRAWS)
-        check = _check(matured, can_win=can_win, higher_is_better=higher_is_better)
-        judged, why = _judged(effects, found, base=seen.base, check=check, rng=rng)
-        return cls(effects, seen.base, best, judged, why, sign, matured, effects.effects.interval(LEVEL))
+        answer, why = judged(
+            effects,
+            matured,
+            n_units=found.n_units[:-1].sum(axis=1),
+            base=seen.base,
+            higher_is_better=higher_is_better,
+            rng=rng,
+        )
+        return cls(effects, seen.base, best, answer, why, sign, matured, effects.effects.interval(LEVEL))
 
     def said(self, row: int, index: int) -> dict[str, Any]:
         """The ``shrunk`` effect of a variant in a segment; None for control and over all."""
@@ -101,24 +107,27 @@ class Shrunk:
         }
 
     def personalise(self) -> dict[str, Any]:
-        """The answer to "personalise or not?": values are shares of the overall mean, positive is better."""
-        found, variants = self.personalisation, self.matured.variants
-        if found is None:
-            return {"verdict": None, "reason": self.reason}
-        return {
-            "verdict": found.verdict,
-            "reason": found.reason,
-            "one_for_all": variants[found.one_for_all],
-            "would_differ": {
-                key: variants[found.chosen[row]] for row, key in enumerate(self.matured.segments) if found.differs[row]
-            },
-            "value": number(found.value),
-            "interval": pair(found.low, found.high),
-            "probability_worth": number(found.probability_worth),
-            "potential": number(found.potential),
-            "check": None if found.check is None else _said(found.check),
-            "monte_carlo": {"seed": SEED, "n_draws": _N_DRAWS},
-        }
+        """The answer to "personalise or not?"."""
+        return said_of(self.personalisation, self.reason, matured=self.matured)
+
+
+def said_of(found: Personalisation | None, reason: str | None, *, matured: Strata) -> dict[str, Any]:
+    """An answer to "personalise or not?" as JSON: values are shares of the overall mean, positive is better."""
+    if found is None:
+        return {"verdict": None, "reason": reason}
+    return {
+        "verdict": found.verdict,
+        "reason": found.reason,
+        "one_for_all": matured.variants[found.one_for_all],
+        "would_differ": {
+            key: matured.variants[found.chosen[row]] for row, key in enumerate(matured.segments) if found.differs[row]
+        },
+        "value": number(found.value),
+        "interval": pair(found.low, found.high),
+        "probability_worth": number(found.probability_worth),
+        "potential": number(found.potential),
+        "check": None if found.check is None else _said(found.check),
+    }
 
 
 def _relative(found: Estimates, *, is_rate: bool) -> RelativeMeans:
@@ -127,12 +136,28 @@ def _relative(found: Estimates, *, is_rate: bool) -> RelativeMeans:
     return relative_means(means[:-1], found.variance[:-1], n_units=n_units[:-1], control_index=found.control)
 
 
-def _judged(
-    effects: SegmentEffects, found: Estimates, *, base: Floats, check: PrequentialValue, rng: np.random.Generator
+def judged(
+    effects: EffectPosterior,
+    matured: Strata,
+    *,
+    n_units: Floats,
+    base: Floats,
+    higher_is_better: bool,
+    rng: np.random.Generator,
 ) -> tuple[Personalisation | None, str | None]:
+    """Whether segments should each get a variant of their own, or why that is not estimable.
+
+    Args:
+        effects: Joint posterior of the segments' effects, relative to their bases.
+        matured: Strata that later days are checked on.
+        n_units: Of each segment, shape (n_segments,).
+        base: Size of each segment's base, NaN where not known, the same shape.
+        higher_is_better: Direction of the metric.
+        rng: For the draws behind the value of perfect knowledge.
+    """
+    check = _check(matured, can_win=effects.available, higher_is_better=higher_is_better)
     try:
-        shares = value_shares(found.n_units[:-1].sum(axis=1), base)
-        return personalise_or_not(effects, shares=shares, rng=rng, check=check), None
+        return personalise_or_not(effects, shares=value_shares(n_units, base), rng=rng, check=check), None
     except InvalidArgument as error:
         return None, f"not estimable: {error}"
 

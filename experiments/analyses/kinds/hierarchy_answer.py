@@ -12,6 +12,7 @@ from experiments.analyses.requests import HierarchyRequest
 from experiments.review.answer import number, pair
 from experiments.review.estimates import Estimates
 from experiments.review.reading import Reading
+from experiments.review.shrinkage import judged, said_of
 
 if TYPE_CHECKING:
     from optimizer.partial_pooling import Pooled
@@ -70,10 +71,24 @@ def answer(source: Source, found: Estimates, *, pooled: "Pooled", seconds: float
         },
         "model": _model(source),
         "segments": [_segment(source, found, pooled=pooled, row=row) for row in range(len(pooled.base))],
+        "personalise": _personalise(source, found, pooled=pooled),
         "averages": _averages(source, pooled),
         "tau": _summary(pooled.tau, level=source.request.level),
         "diagnostics": _diagnostics(source, pooled, seconds=seconds),
     }
+
+
+def _personalise(source: Source, found: Estimates, *, pooled: "Pooled") -> dict[str, Any]:
+    matured = source.reading.matured
+    judgement, reason = judged(
+        pooled,
+        matured,
+        n_units=found.n_units[:-1].sum(axis=1),
+        base=pooled.base,
+        higher_is_better=source.reading.metric.higher_is_better,
+        rng=np.random.default_rng(source.request.seed),
+    )
+    return said_of(judgement, reason, matured=matured)
 
 
 def _model(source: Source) -> dict[str, Any]:
