@@ -75,6 +75,7 @@ def test_starting_pins_segmentation_and_metrics_whole(shop: Session) -> None:
         "since": None,
         "aggregate": None,
         "denominator": None,
+        "prior": None,
     }
 
 
