@@ -6,11 +6,11 @@ What must be so is worked out from scratch each time, so doing it again, or in a
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, Select, select, update
 
 from experiments.corrections.in_force import rules_in_force
 from experiments.corrections.rules import Reported, Rule, exclusions
@@ -26,7 +26,6 @@ _decision: Any = Decision.__table__  # type: ignore[attr-defined]
 _attribution: Any = Attribution.__table__  # type: ignore[attr-defined]
 _o = _outcome.c
 _REPORTED = (_o.id, _o.event, _o.occurred_at, _o.received_at, _o.excluded_by)
-_MARKED = update(_outcome).where(_o.id == bindparam("key")).values(excluded_by=bindparam("by"))
 
 
 def settle(connection: Connection, ids: Sequence[bytes], *, event: str, shard: int) -> Counter[int]:
@@ -55,10 +54,16 @@ def settle(connection: Connection, ids: Sequence[bytes], *, event: str, shard: i
     changed = {id_: by for id_, by in wanted.items() if by != seen[id_].excluded_by}
     if not changed:
         return Counter()
-    connection.execute(_MARKED, [{"key": id_, "by": by} for id_, by in sorted(changed.items())])
+    for by in set(changed.values()):
+        _mark(connection, sorted(id_ for id_, one in changed.items() if one == by), by=by)
     flipped = [seen[id_] for id_, by in changed.items() if (by is None) != (seen[id_].excluded_by is None)]
     count_again(connection, {decision for one in flipped for decision in one.decisions}, shard=shard)
     return _difference((seen[id_].excluded_by, by) for id_, by in changed.items())
+
+
+def _mark(connection: Connection, ids: Sequence[bytes], *, by: int | None) -> None:
+    for part in parts(ids, _AT_ONCE):
+        connection.execute(update(_outcome).where(_o.id.in_(part)).values(excluded_by=by))
 
 
 def _lock(connection: Connection, seen: dict[bytes, Reported]) -> set[bytes]:
@@ -105,8 +110,8 @@ def _look(connection: Connection, ids: Sequence[bytes], *, event: str, rules: Se
     firsts = [rule for rule in rules if rule.keeps_first]
     times = [row.occurred_at for row in rows]
     span = _Span(min([*times, *(rule.starts_at for rule in firsts)]), max([*times, *(rule.ends_at for rule in firsts)]))
-    attributed = _attributed(connection, _customers(connection, rows), event=event, span=span)
-    return asked | {id_: one for id_, one in attributed.items() if firsts or id_ in asked}
+    query = _ATTRIBUTED.where(_o.event == event) if firsts else _ATTRIBUTED.where(_o.id.in_(ids))
+    return asked | _attributed(connection, query, customers=_customers(connection, rows), span=span)
 
 
 def _customers(connection: Connection, rows: Iterable[Any]) -> set[str]:
@@ -118,25 +123,25 @@ def _customers(connection: Connection, rows: Iterable[Any]) -> set[str]:
     return found | {row.customer_id for row in rows if row.decision_id is None}
 
 
+_ATTRIBUTED = (
+    select(*_REPORTED, _decision.c.customer_id, _decision.c.id)
+    .join(_attribution, _attribution.c.decision_id == _decision.c.id)
+    .join(_outcome, _o.id == _attribution.c.outcome_id)
+)
+
+
 def _attributed(
-    connection: Connection, customers: Collection[str], *, event: str, span: _Span
+    connection: Connection, query: Select[Any], *, customers: Collection[str], span: _Span
 ) -> dict[bytes, Reported]:
     """The attributed outcomes of customers: by way of their decisions, since only these are indexed by customer."""
     if not customers:
         return {}
-    query = (
-        select(*_REPORTED, _decision.c.customer_id, _decision.c.id)
-        .join(_attribution, _attribution.c.decision_id == _decision.c.id)
-        .join(_outcome, _o.id == _attribution.c.outcome_id)
-        .where(
-            _decision.c.customer_id.in_(customers),
-            _decision.c.decided_at.between(span.first - MAX_WINDOW, span.last + CLOCK_SKEW),
-            _o.event == event,
-            _o.occurred_at.between(span.first, span.last),
-        )
+    theirs = query.where(
+        _decision.c.customer_id.in_(customers),
+        _decision.c.decided_at.between(span.first - MAX_WINDOW, span.last + CLOCK_SKEW),
+        _o.occurred_at.between(span.first, span.last),
     )
-    found: dict[bytes, Reported] = {}
-    for row in connection.execute(query):
-        one = found.get(row[0]) or Reported(*row[:6])
-        found[one.id] = replace(one, decisions=one.decisions | {row[6]})
-    return found
+    found: dict[bytes, tuple[Any, set[bytes]]] = {}
+    for row in connection.execute(theirs):
+        found.setdefault(row[0], (row, set()))[1].add(row[6])
+    return {id_: Reported(*row[:6], frozenset(decisions)) for id_, (row, decisions) in found.items()}

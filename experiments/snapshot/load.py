@@ -195,7 +195,6 @@ def _series_plan(
     content_format: Format,
 ) -> SeriesPlan:
     number = row.number or 0
-    order = [variant.key for variant in variants]
     return SeriesPlan(
         number=number,
         kind=row.kind,
@@ -210,7 +209,7 @@ def _series_plan(
         segmentation=segmentation,
         segments=frozenset(row.segments),
         wheels={
-            segment: (version, Wheel.of({key: shares[key] for key in order if key in shares}))
+            segment: (version, Wheel.of({one.key: shares[one.key] for one in variants if one.key in shares}))
             for segment, (version, shares) in weights.items()
         },
         variants={

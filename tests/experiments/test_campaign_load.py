@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -17,9 +18,10 @@ from experiments.campaigns.load import DECIDED_AT, Imported, load
 from experiments.campaigns.log import CampaignColumns, OutcomeColumn, read_campaign
 from experiments.catalog import definition_store
 from experiments.database import open_engine, reading, transaction
-from experiments.errors import ExperimentExists, UnreadableCampaign
+from experiments.errors import ExperimentExists, InvalidDefinition, UnreadableCampaign
 from experiments.review import results
 from experiments.tables import Allocation, Decision, Definition, Experiment, Outcome, Response, Series
+from experiments.tallies.read import read_tallies
 from experiments.tallies.recount import recount
 from tests.repo.sources import ROOT
 
@@ -124,6 +126,45 @@ def test_the_last_hour_of_a_closed_series_matures_a_window_after_its_end(
     assert results(session, "recent")["matured_share"] == matured
 
 
+def test_a_column_may_be_the_covariate(session: Session, log: Path) -> None:
+    """By hand: ages 31, none, 44 and 18, with 30 for none; 19.90 spent at no age, -5 at 44, 7.05 at 18."""
+    columns = replace(COLUMNS, attributes=(), covariate="age", covariate_missing=30.0)
+    import_log(session, log, columns=columns)
+    series = session.exec(select(Series).where(Series.kind == "experiment")).one()
+    assert series.covariate == {"attribute": "age", "missing": 30.0}
+    decided = session.exec(select(Decision).order_by(Decision.customer_id)).all()
+    assert [row.covariate for row in decided] == [31.0, None, 44.0, 18.0]
+    tallies = read_tallies(session, series.number or 0, metric="spent")
+    assert tallies.has_covariate
+    assert [float(values.sum()) for values in (tallies.covariate_missing, tallies.covariate)] == [1.0, 123.0]
+    assert float(tallies.covariate_squares.sum()) == 31**2 + 30**2 + 44**2 + 18**2
+    assert float(tallies.covariate_total.sum()) == pytest.approx(30 * 19.9 - 44 * 5 + 18 * 7.05)
+    assert recount(session, series.number or 0).differences == []
+
+
+def test_true_and_false_may_be_the_covariate(session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("offer,member,opened\na,true,1\nb,false,0\na,,1\n")
+    columns = CampaignColumns("offer", "a", (OutcomeColumn("opened"),), covariate="member")
+    import_log(session, path, columns=columns)
+    rows = session.exec(select(Decision).order_by(Decision.customer_id)).all()
+    assert [row.covariate for row in rows] == [1.0, 0.0, None]
+    assert [row.attributes for row in rows] == [{"member": True}, {"member": False}, None]
+
+
+def test_a_covariate_without_numbers_is_refused(session: Session, log: Path) -> None:
+    columns = replace(COLUMNS, segment=None, covariate="tier")
+    with pytest.raises(UnreadableCampaign, match="the covariate 'tier' must hold numbers"):
+        import_log(session, log, columns=columns)
+
+
+@pytest.mark.parametrize("missing", [1e13, float("nan")])
+def test_a_constant_that_cannot_be_is_refused(session: Session, log: Path, missing: float) -> None:
+    with pytest.raises(InvalidDefinition) as refused:
+        import_log(session, log, columns=replace(COLUMNS, covariate="age", covariate_missing=missing))
+    assert [one.pointer for one in refused.value.fields] == ["/covariate/missing"]
+
+
 def test_an_experiment_that_is_there_is_never_imported_over(session: Session, log: Path) -> None:
     import_log(session, log)
     with pytest.raises(ExperimentExists):
@@ -156,6 +197,7 @@ def test_what_fails_on_its_way_leaves_nothing_behind(engine: Engine, log: Path) 
         ({"--segment-column": "teir"}, "Error: log.csv has no column 'teir'"),
         ({"--control": "Nobody"}, "Error: 'offer' has no value 'Nobody' for the control"),
         ({"--outcome": "spent"}, "Error: row 2: 'spent' must be 0 or 1, not '19.90'"),
+        ({"--covariate": "agee"}, "Error: log.csv has no column 'agee'"),
     ],
 )
 def test_the_command_says_what_is_wrong_and_imports_nothing(

@@ -16,8 +16,11 @@ from experiments.exports import rows, tallies
 from experiments.exports.export import KINDS, export
 from experiments.exports.files import Columns, Format, Rows, write_file
 from experiments.outcomes.rows import write_outcomes
+from experiments.series import PinnedCovariate
 from experiments.tables import Outcome
-from tests.experiments.rows import DAY, add_series, decision, outcome
+from tests.experiments.rows import CLICK, DAY, add_series, decision, outcome
+from tests.experiments.tallied import decide, record
+from tests.experiments.test_ratios import BASKET
 
 RECENT = datetime.now(UTC) - DAY
 HOUR = timedelta(hours=1)
@@ -105,6 +108,32 @@ def test_tallies_are_summed_over_shards_with_a_row_for_every_metric(
     assert (row["n_units"], row["n_responders"]) == (1, 1)
     assert (Decimal(row["total"]), Decimal(row["capped_total"])) == (Decimal("12345678901234567890.11"), Decimal(100))
     assert set(frame.filter(pl.col("metric") == "click")["total"]) == {"0"}
+
+
+def test_tallies_of_ratios_and_covariates_are_exported_exactly_and_null_where_there_are_none(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """By hand: anna (covariate 0.5) buys for 0.1 and, in another shard, 0.2; bob's is missing, and counts as 3."""
+    pinned = {"attribute": "orders", "missing": 3.0}
+    covariate = PinnedCovariate.from_json(pinned)
+    add_series(engine, 7, metrics=(CLICK, BASKET), covariate=pinned)
+    add_series(engine, 8, metrics=(CLICK, BASKET))
+    anna = decision(7, "anna", decided_at=RECENT, covariate=0.5, of_covariate=covariate)
+    decide(engine, anna, decision(7, "bob", decided_at=RECENT, of_covariate=covariate), shard=1)
+    decide(engine, decision(8, "anna", decided_at=RECENT), shard=2)
+    for shard, value in enumerate(("0.1", "0.2")):
+        record(engine, outcome("purchase", "anna", value=value, at=RECENT + HOUR), shard=shard)
+    frame = _export(engine, "tallies", tmp_path / "t.parquet")
+    new = frame.columns[frame.columns.index("capped_squares") + 1 :]
+    found = {(row["series"], row["metric"]): [row[name] for name in new] for row in frame.to_dicts()}
+    assert found == {
+        (7, "basket"): ["2", "4", "0.6", "0.6", 1, "3.5", "9.25", "0.15", "0.15", "1.0"],
+        (7, "click"): [None] * 4 + [1, "3.5", "9.25", "0", "0", None],
+        (8, "basket"): ["2", "4", "0.6", "0.6", *[None] * 6],
+        (8, "click"): [None] * 10,
+    }
+    decided = _export(engine, "decisions", tmp_path / "d.parquet").sort("series", "customer_id")
+    assert decided["covariate"].to_list() == [0.5, None, None]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,11 +1,13 @@
 """Plans. Units needed are those of statsmodels and tea-tasting (as in tests/optimizer); the rest is by hand."""
 
+import itertools
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlmodel import Session, select
 
+from experiments.catalog.definition_store import put_metric
 from experiments.catalog.experiment_store import put_experiment
 from experiments.catalog.lifecycle import conclude, start
 from experiments.errors import (
@@ -16,7 +18,8 @@ from experiments.errors import (
     SegmentNotFound,
 )
 from experiments.planning.plan import plan, plan_experiment
-from experiments.tables import Experiment, Series
+from experiments.tables import Experiment, Series, TallyProduct
+from experiments.tallies.moves import hour_of
 from tests.experiments.review_world import (
     ACTOR,
     KEY,
@@ -176,6 +179,62 @@ def test_money_is_planned_from_the_spread_of_past_totals(session: Session) -> No
     assert row["baseline"]["sd"] == pytest.approx(15.0, rel=1e-3)
     numbers = _numbers(baseline={"mean": 5.0, "sd": row["baseline"]["sd"]})
     assert row["n_units"] == plan(session, numbers)["segments"][0]["n_units"]
+
+
+def _baskets(session: Session) -> int:
+    """A fixed experiment with revenue per purchase as its goal; 14 days, each of 2 x 40 units in one segment.
+
+    A day and variant: 20 units buy nothing; 10 buy once for 6; 10 buy three times, for 6 together.
+    """
+    payload = {"event": "buy", "kind": "ratio", "denominator": {"event": "buy"}}
+    put_metric(session, "basket", payload=payload, actor=ACTOR)
+    series = start_experiment(session, goal="basket", method="fixed")
+    key: dict[str, Any] = {"series": series, "segment": "all", "allocation_version": 1, "shard": 1, "metric": "basket"}
+    for day, variant in itertools.product(range(14), "ab"):
+        sums = {"n_units": 40, "visits": 20, "total": "120", "squares": "720"}
+        observe(session, series, variant=variant, day=day, metric="basket", **sums)  # type: ignore[arg-type]  # a test's shorthand
+        below: dict[str, Any] = {
+            "denominator": 40,
+            "denominator_squares": 100,
+            "denominator_total": 240,
+            "denominator_capped": 240,
+        }
+        none: dict[str, Any] = dict.fromkeys(("covariate_total", "covariate_capped", "covariate_denominator"), 0)
+        hour, _ = hour_of(LONG_AGO + timedelta(days=day))
+        session.add(TallyProduct(**key, variant=variant, hour=hour, **below, **none))
+    session.flush()
+    return series
+
+
+def test_a_ratio_is_planned_from_the_spread_of_its_linearised_values(session: Session) -> None:
+    """By hand: 120 / 40 = 3; units are worth 0, 6 - 3 and 6 - 9 over a mean denominator of 1: variance 20 x 9 / 40."""
+    _baskets(session)
+    said = plan(session, _on_hero("basket"))
+    baseline = said["segments"][0]["baseline"]
+    assert baseline["mean"] == 3.0
+    assert baseline["sd"] == pytest.approx(4.5**0.5, rel=1e-3)
+    numbers = _numbers(baseline={"mean": 3.0, "sd": baseline["sd"]})
+    assert said["segments"][0]["n_units"] == plan(session, numbers)["segments"][0]["n_units"]
+    assert plan_experiment(session, KEY)["segments"][0]["reason"] is None
+
+
+def test_a_ratio_without_any_denominator_is_not_estimable(session: Session) -> None:
+    payload = {"event": "buy", "kind": "ratio", "denominator": {"event": "buy"}}
+    put_metric(session, "basket", payload=payload, actor=ACTOR)
+    series = start_experiment(session, goal="basket", method="fixed")
+    observe(session, series, variant="a", n_units=40, metric="basket")
+    (row,) = plan_experiment(session, KEY)["segments"]
+    assert row["n_units"] is None
+    assert "say a baseline" in row["reason"]
+
+
+def test_what_is_said_of_a_ratio_is_no_rate(session: Session) -> None:
+    _baskets(session)
+    with pytest.raises(InvalidInput, match="is a ratio") as refused:
+        plan(session, _on_hero("basket", baseline={"mean": 0.5}))
+    assert [one.pointer for one in refused.value.fields] == ["/baseline/sd"]
+    (row,) = plan(session, _on_hero("basket", baseline={"mean": 0.5, "sd": 2.0}))["segments"]
+    assert row["baseline"]["sd"] == 2.0
 
 
 def test_less_is_better_is_planned_as_a_decrease(session: Session) -> None:
