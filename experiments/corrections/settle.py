@@ -4,13 +4,13 @@ Locks are taken as everywhere: decisions by id, then outcomes by id, then respon
 What must be so is worked out from scratch each time, so doing it again, or in another order, ends alike.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, select, update
+from sqlalchemy import Connection, select, update
 
 from experiments.corrections.in_force import rules_in_force
 from experiments.corrections.rules import Reported, Rule, exclusions
@@ -102,16 +102,23 @@ class _Span:
 
 def _look(connection: Connection, ids: Sequence[bytes], *, event: str, rules: Sequence[Rule]) -> dict[bytes, Reported]:
     """The outcomes with these ids; where a rule keeps the first, all that their customers have in such rules' times."""
-    query = select(*_REPORTED, _o.decision_id, _o.customer_id).where(_o.id.in_(ids))
-    rows = connection.execute(query).all()
+    rows = connection.execute(select(*_REPORTED, _o.decision_id, _o.customer_id).where(_o.id.in_(ids))).all()
     if not rows:
         return {}
-    asked = {row.id: Reported(*row[:5]) for row in rows}
+    seen = {row.id: Reported(*row[:5]) for row in rows}
     firsts = [rule for rule in rules if rule.keeps_first]
     times = [row.occurred_at for row in rows]
     span = _Span(min([*times, *(rule.starts_at for rule in firsts)]), max([*times, *(rule.ends_at for rule in firsts)]))
-    query = _ATTRIBUTED.where(_o.event == event) if firsts else _ATTRIBUTED.where(_o.id.in_(ids))
-    return asked | _attributed(connection, query, customers=_customers(connection, rows), span=span)
+    customer_of = _decisions_of(connection, _customers(connection, rows), span=span)
+    links = _links(connection, sorted(customer_of))
+    if firsts:
+        seen |= _in_span(connection, sorted(links.keys() - seen.keys()), event=event, span=span)
+    return {
+        id_: replace(one, customer_id=customer_of[links[id_][0]], decisions=frozenset(links[id_]))
+        if id_ in links
+        else one
+        for id_, one in seen.items()
+    }
 
 
 def _customers(connection: Connection, rows: Iterable[Any]) -> set[str]:
@@ -123,25 +130,33 @@ def _customers(connection: Connection, rows: Iterable[Any]) -> set[str]:
     return found | {row.customer_id for row in rows if row.decision_id is None}
 
 
-_ATTRIBUTED = (
-    select(*_REPORTED, _decision.c.customer_id, _decision.c.id)
-    .join(_attribution, _attribution.c.decision_id == _decision.c.id)
-    .join(_outcome, _o.id == _attribution.c.outcome_id)
-)
+# An attribution has no index by outcome. Each of these goes by a key of its own table, so that no plan of a join can
+# begin with the outcomes and read every attribution.
 
 
-def _attributed(
-    connection: Connection, query: Select[Any], *, customers: Collection[str], span: _Span
-) -> dict[bytes, Reported]:
-    """The attributed outcomes of customers: by way of their decisions, since only these are indexed by customer."""
+def _decisions_of(connection: Connection, customers: Collection[str], *, span: _Span) -> dict[bytes, str]:
+    """Decisions that outcomes of a span may be attributed to, and whose they are."""
     if not customers:
         return {}
-    theirs = query.where(
-        _decision.c.customer_id.in_(customers),
-        _decision.c.decided_at.between(span.first - MAX_WINDOW, span.last + CLOCK_SKEW),
-        _o.occurred_at.between(span.first, span.last),
-    )
-    found: dict[bytes, tuple[Any, set[bytes]]] = {}
-    for row in connection.execute(theirs):
-        found.setdefault(row[0], (row, set()))[1].add(row[6])
-    return {id_: Reported(*row[:6], frozenset(decisions)) for id_, (row, decisions) in found.items()}
+    c = _decision.c
+    open_then = c.decided_at.between(span.first - MAX_WINDOW, span.last + CLOCK_SKEW)
+    rows = connection.execute(select(c.id, c.customer_id).where(c.customer_id.in_(customers), open_then))
+    return {row[0]: row[1] for row in rows}
+
+
+def _links(connection: Connection, decisions: Sequence[bytes]) -> dict[bytes, list[bytes]]:
+    """The decisions of each outcome that is attributed to any of these."""
+    c, links = _attribution.c, defaultdict[bytes, list[bytes]](list)
+    for part in parts(decisions, _AT_ONCE):
+        for row in connection.execute(select(c.outcome_id, c.decision_id).where(c.decision_id.in_(part))):
+            links[row[0]].append(row[1])
+    return dict(links)
+
+
+def _in_span(connection: Connection, ids: Sequence[bytes], *, event: str, span: _Span) -> dict[bytes, Reported]:
+    found: dict[bytes, Reported] = {}
+    for part in parts(ids, _AT_ONCE):
+        query = select(*_REPORTED).where(_o.id.in_(part), _o.event == event)
+        rows = connection.execute(query.where(_o.occurred_at.between(span.first, span.last)))
+        found |= {row.id: Reported(*row) for row in rows}
+    return found
