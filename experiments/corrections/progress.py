@@ -22,7 +22,7 @@ from experiments.tables import Correction, Outcome
 
 log = structlog.get_logger(__name__)
 
-CHUNK = 500  # outcomes of one transaction: it must not hold up the journals
+CHUNK = 100  # outcomes of one transaction, some 40 ms on SQLite: it must not hold up the journals
 MAX_SECONDS = 10.0  # of one pass: the rest goes on in the next
 _SCAN = 20_000  # stored outcomes looked at for one chunk, so that no reader is long
 _WAIT_SECONDS = 1.0  # for writers that may not have seen a new correction

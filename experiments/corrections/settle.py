@@ -4,13 +4,13 @@ Locks are taken as everywhere: decisions by id, then outcomes by id, then respon
 What must be so is worked out from scratch each time, so doing it again, or in another order, ends alike.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, select, update
 
 from experiments.corrections.in_force import rules_in_force
 from experiments.corrections.rules import Reported, Rule, exclusions
@@ -26,7 +26,6 @@ _decision: Any = Decision.__table__  # type: ignore[attr-defined]
 _attribution: Any = Attribution.__table__  # type: ignore[attr-defined]
 _o = _outcome.c
 _REPORTED = (_o.id, _o.event, _o.occurred_at, _o.received_at, _o.excluded_by)
-_MARKED = update(_outcome).where(_o.id == bindparam("key")).values(excluded_by=bindparam("by"))
 
 
 def settle(connection: Connection, ids: Sequence[bytes], *, event: str, shard: int) -> Counter[int]:
@@ -55,10 +54,16 @@ def settle(connection: Connection, ids: Sequence[bytes], *, event: str, shard: i
     changed = {id_: by for id_, by in wanted.items() if by != seen[id_].excluded_by}
     if not changed:
         return Counter()
-    connection.execute(_MARKED, [{"key": id_, "by": by} for id_, by in sorted(changed.items())])
+    for by in set(changed.values()):
+        _mark(connection, sorted(id_ for id_, one in changed.items() if one == by), by=by)
     flipped = [seen[id_] for id_, by in changed.items() if (by is None) != (seen[id_].excluded_by is None)]
     count_again(connection, {decision for one in flipped for decision in one.decisions}, shard=shard)
     return _difference((seen[id_].excluded_by, by) for id_, by in changed.items())
+
+
+def _mark(connection: Connection, ids: Sequence[bytes], *, by: int | None) -> None:
+    for part in parts(ids, _AT_ONCE):
+        connection.execute(update(_outcome).where(_o.id.in_(part)).values(excluded_by=by))
 
 
 def _lock(connection: Connection, seen: dict[bytes, Reported]) -> set[bytes]:
@@ -97,16 +102,23 @@ class _Span:
 
 def _look(connection: Connection, ids: Sequence[bytes], *, event: str, rules: Sequence[Rule]) -> dict[bytes, Reported]:
     """The outcomes with these ids; where a rule keeps the first, all that their customers have in such rules' times."""
-    query = select(*_REPORTED, _o.decision_id, _o.customer_id).where(_o.id.in_(ids))
-    rows = connection.execute(query).all()
+    rows = connection.execute(select(*_REPORTED, _o.decision_id, _o.customer_id).where(_o.id.in_(ids))).all()
     if not rows:
         return {}
-    asked = {row.id: Reported(*row[:5]) for row in rows}
+    seen = {row.id: Reported(*row[:5]) for row in rows}
     firsts = [rule for rule in rules if rule.keeps_first]
     times = [row.occurred_at for row in rows]
     span = _Span(min([*times, *(rule.starts_at for rule in firsts)]), max([*times, *(rule.ends_at for rule in firsts)]))
-    attributed = _attributed(connection, _customers(connection, rows), event=event, span=span)
-    return asked | {id_: one for id_, one in attributed.items() if firsts or id_ in asked}
+    customer_of = _decisions_of(connection, _customers(connection, rows), span=span)
+    links = _links(connection, sorted(customer_of))
+    if firsts:
+        seen |= _in_span(connection, sorted(links.keys() - seen.keys()), event=event, span=span)
+    return {
+        id_: replace(one, customer_id=customer_of[links[id_][0]], decisions=frozenset(links[id_]))
+        if id_ in links
+        else one
+        for id_, one in seen.items()
+    }
 
 
 def _customers(connection: Connection, rows: Iterable[Any]) -> set[str]:
@@ -118,25 +130,33 @@ def _customers(connection: Connection, rows: Iterable[Any]) -> set[str]:
     return found | {row.customer_id for row in rows if row.decision_id is None}
 
 
-def _attributed(
-    connection: Connection, customers: Collection[str], *, event: str, span: _Span
-) -> dict[bytes, Reported]:
-    """The attributed outcomes of customers: by way of their decisions, since only these are indexed by customer."""
+# An attribution has no index by outcome. Each of these goes by a key of its own table, so that no plan of a join can
+# begin with the outcomes and read every attribution.
+
+
+def _decisions_of(connection: Connection, customers: Collection[str], *, span: _Span) -> dict[bytes, str]:
+    """Decisions that outcomes of a span may be attributed to, and whose they are."""
     if not customers:
         return {}
-    query = (
-        select(*_REPORTED, _decision.c.customer_id, _decision.c.id)
-        .join(_attribution, _attribution.c.decision_id == _decision.c.id)
-        .join(_outcome, _o.id == _attribution.c.outcome_id)
-        .where(
-            _decision.c.customer_id.in_(customers),
-            _decision.c.decided_at.between(span.first - MAX_WINDOW, span.last + CLOCK_SKEW),
-            _o.event == event,
-            _o.occurred_at.between(span.first, span.last),
-        )
-    )
+    c = _decision.c
+    open_then = c.decided_at.between(span.first - MAX_WINDOW, span.last + CLOCK_SKEW)
+    rows = connection.execute(select(c.id, c.customer_id).where(c.customer_id.in_(customers), open_then))
+    return {row[0]: row[1] for row in rows}
+
+
+def _links(connection: Connection, decisions: Sequence[bytes]) -> dict[bytes, list[bytes]]:
+    """The decisions of each outcome that is attributed to any of these."""
+    c, links = _attribution.c, defaultdict[bytes, list[bytes]](list)
+    for part in parts(decisions, _AT_ONCE):
+        for row in connection.execute(select(c.outcome_id, c.decision_id).where(c.decision_id.in_(part))):
+            links[row[0]].append(row[1])
+    return dict(links)
+
+
+def _in_span(connection: Connection, ids: Sequence[bytes], *, event: str, span: _Span) -> dict[bytes, Reported]:
     found: dict[bytes, Reported] = {}
-    for row in connection.execute(query):
-        one = found.get(row[0]) or Reported(*row[:6])
-        found[one.id] = replace(one, decisions=one.decisions | {row[6]})
+    for part in parts(ids, _AT_ONCE):
+        query = select(*_REPORTED).where(_o.id.in_(part), _o.event == event)
+        rows = connection.execute(query.where(_o.occurred_at.between(span.first, span.last)))
+        found |= {row.id: Reported(*row) for row in rows}
     return found

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, tuple_
 from sqlmodel import Session
 
 from experiments.decisions.hashing import series_range
@@ -204,8 +204,10 @@ def replace_totals(
 ) -> None:
     """Let the responses of these keys be these totals; those without one go."""
     c = _response.c
-    for id_, metric in sorted(keys - totals.keys()):
-        connection.execute(_response.delete().where(c.decision_id == id_, c.metric == metric))
+    gone = sorted(keys - totals.keys())
+    for start in range(0, len(gone), CHUNK):
+        some = tuple_(c.decision_id, c.metric).in_(gone[start : start + CHUNK])
+        connection.execute(_response.delete().where(some))
     write_totals(connection, {key: totals[key] for key in keys & totals.keys()})
 
 
