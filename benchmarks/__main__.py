@@ -72,11 +72,14 @@ def _alone(built: Databases, *, n_listed: int) -> Alone:
     review_seconds = {
         n: _fresh(reviewing.review_seconds, built.copy(SQLITE, f"reviewed_{n}"), n) for n in (10_000, 1_000_000)
     }
+    wide = _fresh(reviewing.wide_review, built.folder)
+    print("In process: the hierarchy", flush=True)
+    hierarchy_seconds = _fresh(reviewing.hierarchy_seconds)
     lists = {}
     for kind in (SQLITE, POSTGRESQL):
         print(f"In process: a list of {n_listed:,} on {kind}", flush=True)
         lists[kind] = _fresh(in_process.decide_a_list, built.copy(kind, "listed"), n_listed)
-    return Alone(choices, choices_held_out, lists, weights_seconds, review_seconds)
+    return Alone(choices, choices_held_out, lists, weights_seconds, review_seconds, wide, hierarchy_seconds)
 
 
 def _fresh(work: Callable[..., Result], *arguments: object) -> Result:
