@@ -9,7 +9,8 @@ from flask import Response
 from api.answers import ListQuery, json_answer, page
 from api.auth import actor
 from api.doors import Doors
-from api.reading import read_json, read_query
+from api.experiments import ChangeIn
+from api.reading import read_body, read_json, read_query
 from api.state import current_worker
 from experiments.analyses.ask import ask_for, cancel
 from experiments.analyses.kinds import KINDS
@@ -54,8 +55,9 @@ def list_all(key: str) -> Response:
     return page(found, limit=query.limit, cursor=lambda one: str(one["id"]))
 
 
-@doors.open("POST", "/v1/analyses/<id_>/cancel", scope="analyse", gives=dict[str, Any])
+@doors.open("POST", "/v1/analyses/<id_>/cancel", scope="analyse", takes=ChangeIn, gives=dict[str, Any])
 def call_off(id_: str) -> Response:
     """Call off an analysis that is queued or running: it ends as failed, with the code cancelled."""
+    reason = read_body(ChangeIn, or_nothing=True).reason
     with transaction(current_worker().engine) as session:
-        return json_answer(shown(session, cancel(session, id_, actor=actor())))
+        return json_answer(shown(session, cancel(session, id_, actor=actor(), reason=reason)))

@@ -77,7 +77,7 @@ def parse_request(request: object) -> AnalysisRequest:
     return parse(AnalysisRequest if kind is None else KINDS[kind].request, request)
 
 
-def cancel(session: Session, id_: str, *, actor: str) -> Analysis:
+def cancel(session: Session, id_: str, *, actor: str, reason: str | None = None) -> Analysis:
     """Call off an analysis that waits or runs; one that was called off stays so.
 
     Raises:
@@ -92,7 +92,7 @@ def cancel(session: Session, id_: str, *, actor: str) -> Analysis:
             return analysis
         raise AnalysisEnded(id_, status=analysis.status)
     analysis.status = "failed"
-    analysis.error = {"code": CANCELLED, "detail": f"Cancelled by {actor}."}
+    analysis.error = {"code": CANCELLED, "detail": f"Cancelled by {actor}" + (f": {reason}" if reason else ".")}
     analysis.finished_at = database_now(session)
     session.flush()
     return analysis

@@ -24,7 +24,7 @@ from tests.faults.server import processes
 pytestmark = pytest.mark.xdist_group("faults")
 
 LEARN = (sys.executable, "-m", "experiments.cli", "learn", "--until-parent-exits")
-PATIENCE_SECONDS = 25.0
+PATIENCE_SECONDS = 60.0
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:

@@ -11,6 +11,7 @@ from sqlmodel import Session
 from experiments.analyses.errors import NothingMatured, TooFewSegments, TooManySegments
 from experiments.analyses.kinds import Progress
 from experiments.analyses.kinds.hierarchy_answer import Source, answer
+from experiments.analyses.kinds.personalise_answer import personalisation
 from experiments.analyses.queue import Job
 from experiments.analyses.requests import HierarchyRequest
 from experiments.review import reading as of_series
@@ -74,7 +75,8 @@ def compute(data: Seen, *, progress: Progress) -> dict[str, Any]:
         n_chains=N_CHAINS,
         progress=progress,
     )
-    return answer(source, found, pooled=pooled, seconds=time.monotonic() - began)
+    shown = answer(source, found, pooled=pooled, seconds=time.monotonic() - began)
+    return shown | {"personalise": personalisation(source, found, pooled=pooled)}
 
 
 def inputs(found: Estimates, *, is_rate: bool) -> "Responders | RelativeMeans":
