@@ -18,6 +18,8 @@ from optimizer.relative_means import RelativeMeans, relative_means
 Floats = NDArray[np.float64]
 
 SEED: Final = 20_261_125  # a review of the same tallies says the same
+AVERAGE_SD: Final = 0.2  # relative: changes of a message beyond 40 % are rare
+TAU_SCALE: Final = 0.1
 _N_DRAWS: Final = 2_000
 
 
@@ -76,6 +78,8 @@ class Shrunk:
             control_index=found.control,
             available=can_win,
             higher_is_better=higher_is_better,
+            average_sd=AVERAGE_SD,
+            tau_scale=TAU_SCALE,
         )
         rng = np.random.default_rng(SEED)
         best = effects.probability_best(rng=rng, n_draws=_N_DRAWS)
@@ -144,6 +148,8 @@ def judged(
     base: Floats,
     higher_is_better: bool,
     rng: np.random.Generator,
+    average_sd: float = AVERAGE_SD,
+    tau_scale: float = TAU_SCALE,
 ) -> tuple[Personalisation | None, str | None]:
     """Whether segments should each get a variant of their own, or why that is not estimable.
 
@@ -154,17 +160,26 @@ def judged(
         base: Size of each segment's base, NaN where not known, the same shape.
         higher_is_better: Direction of the metric.
         rng: For the draws behind the value of perfect knowledge.
+        average_sd: Prior standard deviation of average effects, for the choices of earlier days.
+        tau_scale: Prior scale of how far segments differ, likewise.
     """
-    check = _check(matured, can_win=effects.available, higher_is_better=higher_is_better)
+    check = prequential_value(
+        _by_day(matured),
+        control_index=matured.control,
+        available=effects.available,
+        higher_is_better=higher_is_better,
+        average_sd=average_sd,
+        tau_scale=tau_scale,
+    )
     try:
         return personalise_or_not(effects, shares=value_shares(n_units, base), rng=rng, check=check), None
     except InvalidArgument as error:
         return None, f"not estimable: {error}"
 
 
-def _check(matured: Strata, *, can_win: NDArray[np.bool_], higher_is_better: bool) -> PrequentialValue:
+def _by_day(matured: Strata) -> DayStrata:
     drawn = matured.propensity > 0.0
-    days = DayStrata(
+    return DayStrata(
         segment=matured.segment,
         day=matured.day,
         n_units=np.where(drawn, matured.n_units, 0.0),
@@ -173,7 +188,6 @@ def _check(matured: Strata, *, can_win: NDArray[np.bool_], higher_is_better: boo
         propensity=matured.propensity,
         n_segments=len(matured.segments),
     )
-    return prequential_value(days, control_index=matured.control, available=can_win, higher_is_better=higher_is_better)
 
 
 def _said(check: PrequentialValue) -> dict[str, Any]:

@@ -189,9 +189,8 @@ def test_a_whole_analysis(tmp_path: Path) -> None:
     assert 0.05 < result["tau"]["mean"] < 0.25  # sd of the six true effects is 0.14 for b, and 0 for a and c
     judged = result["personalise"]
     assert judged["one_for_all"] == "b"
-    assert judged["chosen"]["vip"] == "b"
-    assert judged["chosen"]["young"] in {"a", "c"}
+    assert "vip" not in judged["would_differ"]
+    assert judged["would_differ"]["young"] in {"a", "c"}
     # Young units that get b, the one for all, lose 10 % of a ninth of all that is earned: 0.011.
     assert 0.003 < judged["value"] < 0.016
-    assert judged["base"] == pytest.approx(np.mean(list(BASES.values())), rel=0.03)
     assert judged["check"]["n_periods"] > 0

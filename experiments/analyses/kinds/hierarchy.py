@@ -11,7 +11,6 @@ from sqlmodel import Session
 from experiments.analyses.errors import NothingMatured, TooFewSegments, TooManySegments
 from experiments.analyses.kinds import Progress
 from experiments.analyses.kinds.hierarchy_answer import Source, answer
-from experiments.analyses.kinds.personalise_answer import personalisation
 from experiments.analyses.queue import Job
 from experiments.analyses.requests import HierarchyRequest
 from experiments.review import reading as of_series
@@ -75,8 +74,7 @@ def compute(data: Seen, *, progress: Progress) -> dict[str, Any]:
         n_chains=N_CHAINS,
         progress=progress,
     )
-    shown = answer(source, found, pooled=pooled, seconds=time.monotonic() - began)
-    return shown | {"personalise": personalisation(source, found, pooled=pooled)}
+    return answer(source, found, pooled=pooled, seconds=time.monotonic() - began)
 
 
 def inputs(found: Estimates, *, is_rate: bool) -> "Responders | RelativeMeans":

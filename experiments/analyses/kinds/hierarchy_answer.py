@@ -87,6 +87,8 @@ def _personalise(source: Source, found: Estimates, *, pooled: "Pooled") -> dict[
         base=pooled.base,
         higher_is_better=source.reading.metric.higher_is_better,
         rng=np.random.default_rng(source.request.seed),
+        average_sd=source.request.average_sd,
+        tau_scale=source.request.tau_scale,
     )
     return said_of(judgement, reason, matured=matured)
 
