@@ -102,7 +102,7 @@ def check_experiment(session: Session, definition: ExperimentDefinition) -> None
             for i, segment in enumerate(definition.segments or ())
             if segment not in known
         ]
-        wrong += _wrong_guardrails(session, definition, segments=set(definition.segments or known))
+        wrong += _wrong_guardrails(definition, segments=set(definition.segments or known))
     wrong += [*_goal_errors(session, definition), *_covariate_errors(session, definition.covariate)]
     if wrong:
         raise InvalidDefinition(wrong)
@@ -133,15 +133,9 @@ def _covariate_errors(session: Session, covariate: Covariate | None) -> list[Fie
     return wrong
 
 
-def _wrong_guardrails(
-    session: Session, definition: ExperimentDefinition, *, segments: Collection[str]
-) -> Iterator[FieldError]:
-    """Guardrails watch segments of the experiment, and differences of means (a ratio is none)."""
+def _wrong_guardrails(definition: ExperimentDefinition, *, segments: Collection[str]) -> Iterator[FieldError]:
+    """Guardrails watch segments of the experiment."""
     for i, guardrail in enumerate(definition.guardrails):
-        metric = find_definition(session, "metric", key=guardrail.metric)
-        if metric is not None and metric.body["kind"] == "ratio":
-            detail = f"{shown(guardrail.metric)} is a ratio, which has no guardrail; guard what it counts or sums"
-            yield FieldError(f"/guardrails/{i}/metric", detail)
         for j, segment in enumerate(guardrail.segments or ()):
             if segment not in segments:
                 yield FieldError(f"/guardrails/{i}/segments/{j}", f"{shown(segment)} is no segment of the experiment")

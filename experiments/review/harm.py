@@ -15,6 +15,7 @@ from experiments.catalog.lifecycle import open_segments
 from experiments.guardrails.pauses import pauses_at
 from experiments.review.reading import pinned_metric, variants_of_series
 from experiments.review.strata import Strata, strata_of
+from experiments.review.unit_values import unit_values
 from experiments.series import PinnedMetric
 from experiments.tables import Allocation, Series, SeriesVariant, VariantPause
 from experiments.tallies.read import read_tallies, read_weights
@@ -152,6 +153,8 @@ def _bound(watched: Watched, counted: Flags, *, level: float, as_one: bool) -> H
 
 
 def _bound_of(strata: Strata, metric: PinnedMetric, *, level: float, as_one: bool) -> tuple[NDArray[Any], ...]:
+    strata = unit_values(strata, metric=metric, covariate=None).strata
+    strata = (as_one and strata.overall) or strata
     drawn = strata.propensity > 0.0
     events = _events(strata, metric)
     arrays = [np.where(drawn, values, 0.0) for values in (strata.n_units, strata.total, strata.squares, events)]
@@ -177,7 +180,9 @@ def _bound_of(strata: Strata, metric: PinnedMetric, *, level: float, as_one: boo
 def _events(strata: Strata, metric: PinnedMetric) -> NDArray[np.float64]:
     """Units that responded; of a rate above one half, those that did not."""
     mostly = strata.n_responders.sum() > 0.5 * strata.n_units.sum()
-    return strata.n_units - strata.n_responders if metric.kind == "binary" and mostly else strata.n_responders
+    if metric.kind == "binary" and mostly:
+        return strata.n_units - strata.n_responders
+    return np.minimum(strata.n_responders, strata.n_units)  # units of ratios that are not estimable are left out
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,11 +88,6 @@ def gather(
 ) -> Evidence:
     """Work out all that the gates look at, for all segments at once."""
     base, effects = _effects(matured, rules=rules, higher_is_better=higher_is_better, available=available)
-    scarcer = (
-        np.minimum(matured.n_responders, matured.n_units - matured.n_responders)
-        if kind == "binary"
-        else matured.n_responders
-    )
     contrast, responders = _contrasts(strata, is_binary=kind == "binary")
     best = effects.probability_best()
     rate = rules.gates.false_discovery
@@ -112,13 +107,19 @@ def gather(
             level=rules.gates.interval,
             least_responders=SMALLEST_PAYERS if kind in {"mean", "ratio"} else SMALLEST_RESPONDERS,
         ),
-        scarcer=scarcer,
+        scarcer=_scarcer(matured, kind=kind),
         days=days,
         proven=np.append(discoveries(best[:-1], rate=rate), discoveries(best[-1:], rate=rate)),
         wrong_share=np.append(_wrong_share(best[:-1]), 1.0 - best[-1:]),
         base=base,
         higher_is_better=higher_is_better,
     )
+
+
+def _scarcer(matured: Estimates, *, kind: str) -> Floats:
+    """Units that responded or, of a frequent rate, that did not."""
+    others = matured.n_units - matured.n_responders
+    return np.minimum(matured.n_responders, others) if kind == "binary" else matured.n_responders
 
 
 def _effects(

@@ -133,7 +133,11 @@ def test_a_checkpoint_cuts_the_write_ahead_log_unless_somebody_reads(tmp_path: P
 def test_one_pass_from_the_command_line_says_what_it_did(engine: Engine) -> None:
     _outcome_before_its_decision(engine, _world(engine))
     answer = subprocess.run([*LEARN, "--once", "--json"], env=_environment(engine), check=True, capture_output=True)
-    assert orjson.loads(answer.stdout) == {"n_swept": 1, "learned": {"n_series": 1, "n_allocations": 1}}
+    assert orjson.loads(answer.stdout) == {
+        "n_swept": 1,
+        "guarded": {"n_experiments": 0, "n_pauses": 0},
+        "learned": {"n_series": 1, "n_allocations": 1},
+    }
     again = subprocess.run([*LEARN, "--once"], env=_environment(engine), check=True, capture_output=True, text=True)
     assert again.stdout == "0 new allocations in 0 series; 0 waiting outcomes looked at again.\n"
 

@@ -12,7 +12,7 @@ SEGMENTS = ("new", "loyal", "lapsed", "all")
 
 
 def test_opposite_winners_in_every_segment_are_worth_personalising(session: Session) -> None:
-    """b gains 3 points in two segments and loses them in the others: 10 % on average whatever all get."""
+    """B gains 3 points in two segments and loses them in the others: 10 % on average whatever all get."""
     series = start_experiment(session, segments=SEGMENTS, method="fixed")
     for segment, rates in zip(SEGMENTS, ((0.1, 0.13), (0.1, 0.13), (0.13, 0.1), (0.13, 0.1)), strict=True):
         two_weeks(session, series, rates=dict(zip("ab", rates, strict=True)), n_units=1_000, segment=segment)

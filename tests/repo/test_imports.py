@@ -52,8 +52,8 @@ def test_a_web_worker_does_not_load_what_only_analyses_need() -> None:
 
 
 def test_the_background_process_does_not_load_what_only_analyses_need() -> None:
-    """It has them run in processes of their own, and its memory stays small; learning needs scipy.special."""
-    heavy = HEAVY - {"scipy"}
+    """It has them run in processes of their own, and its memory stays small; learning and guardrails read reviews."""
+    heavy = HEAVY - {"scipy", "experiments.review"}
     program = f"import sys, experiments.background; print(*sorted({heavy!r} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
     assert answer.stdout.split() == []

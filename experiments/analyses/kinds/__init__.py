@@ -43,5 +43,5 @@ class Kind:
 
 
 KINDS: Final[dict[str, Kind]] = {
-    "hierarchy": Kind(HierarchyRequest, "experiments.analyses.kinds.hierarchy", ("binary", "count", "mean")),
+    "hierarchy": Kind(HierarchyRequest, "experiments.analyses.kinds.hierarchy", ("binary", "count", "mean", "ratio")),
 }
