@@ -1,4 +1,4 @@
-"""Expected values: the closed form of `hierarchy`, where its normal approximation is good. One run of chains for all."""
+"""Expected values: the closed form of `hierarchy`, where it is close to normal. One run of chains for all."""
 
 from dataclasses import replace
 
@@ -153,8 +153,8 @@ def test_responders_that_cannot_be_are_refused(n_units: list[list[float]], n_res
 
 def test_a_quantity_of_draws_says_what_its_draws_say() -> None:
     one = DrawnQuantity(np.arange(101.0))
-    assert (one.mean, one.probability_above(50.0)) == (50.0, 50 / 101)
-    assert [float(end) for end in one.interval(0.9)] == [5.0, 95.0]
+    assert [float(value) for value in (one.mean, one.probability_above(50.0))] == [50.0, 50 / 101]
+    assert [float(end) for end in one.interval(0.9)] == pytest.approx([5.0, 95.0])
     with pytest.raises(InvalidArgument, match="level"):
         one.interval(0.0)
 

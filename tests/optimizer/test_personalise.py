@@ -40,7 +40,9 @@ class Known:
 
 def _known(mean: list[list[float]], *, sd: float, available: ArrayLike = True) -> Known:
     means = np.array(mean)
-    return Known(means, sd * (np.arange(means.shape[1]) > 0), np.broadcast_to(np.asarray(available), means.shape))
+    return Known(
+        means, np.where(np.arange(means.shape[1]) > 0, sd, 0.0), np.broadcast_to(np.asarray(available), means.shape)
+    )
 
 
 def _judged(effects: Known | SegmentEffects, shares: ArrayLike, **options: object) -> Personalisation:
