@@ -154,7 +154,7 @@ def partial_pooling(
     average_sd: float = 0.2,
     tau_scale: float = 0.1,
     level: float = 0.95,
-    n_draws: int = 1_000,
+    n_draws: int = 2_000,
     n_tune: int = 1_000,
     n_chains: int = 4,
     cores: int = 2,
@@ -175,7 +175,8 @@ def partial_pooling(
         average_sd: Prior standard deviation of the average effects.
         tau_scale: Scale of tau's half-normal prior.
         level: Posterior probability of the intervals, in (0, 1).
-        n_draws: Draws kept of each chain.
+        n_draws: Draws kept of each chain. By 1,000 the means of 50 x 5 effects are worth over 4,000 draws, but their
+            spreads only 1,200, so that the largest of 250 R-hats comes near 1.01 by chance; 2,000 cost seconds.
         n_tune: Draws of each chain spent on tuning.
         n_chains: Chains, at least 2.
         cores: Chains that run at the same time.
