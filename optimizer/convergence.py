@@ -81,7 +81,8 @@ def _ess(chains: Floats) -> float:
     correlation = 1.0 - (within - covariance) / total
     correlation[0] = 1.0
     pairs = correlation[: n // 2 * 2].reshape(-1, 2).sum(axis=1)
-    last = int(np.argmax(pairs <= 0.0)) if (pairs <= 0.0).any() else pairs.size
+    # The first pair that isn't positive ends the sequence, or else the last one; its first half still counts.
+    last = int(np.argmax(pairs <= 0.0)) if (pairs <= 0.0).any() else pairs.size - 1
     kept = np.minimum.accumulate(pairs[:last])
     odd = max(correlation[2 * last], 0.0) if 2 * last < n else 0.0
     n_all = n_chains * n

@@ -154,7 +154,7 @@ def partial_pooling(
     average_sd: float = 0.2,
     tau_scale: float = 0.1,
     level: float = 0.95,
-    n_draws: int = 1_000,
+    n_draws: int = 2_000,
     n_tune: int = 1_000,
     n_chains: int = 4,
     cores: int = 2,
@@ -175,7 +175,8 @@ def partial_pooling(
         average_sd: Prior standard deviation of the average effects.
         tau_scale: Scale of tau's half-normal prior.
         level: Posterior probability of the intervals, in (0, 1).
-        n_draws: Draws kept of each chain.
+        n_draws: Draws kept of each chain. By 1,000 the means of 50 x 5 effects are worth over 4,000 draws, but their
+            spreads only 1,200, so that the largest of 250 R-hats comes near 1.01 by chance; 2,000 cost seconds.
         n_tune: Draws of each chain spent on tuning.
         n_chains: Chains, at least 2.
         cores: Chains that run at the same time.
@@ -283,13 +284,8 @@ def _summed_up(
     agreement: tuple[float, float],
 ) -> Pooled:
     place = chains.place.reshape(-1, *chains.place.shape[2:])
-    if isinstance(seen, Responders):
-        means = np.asarray(special.expit(place))
-        unit = means[..., control_index].mean(axis=0)
-        base, effects = np.where(seen.n_units.sum(axis=1) > 0.0, unit, np.nan), means / unit[:, np.newaxis]
-    else:
-        base, effects, means = seen.base, place, place * seen.base[:, np.newaxis]
-    effects = sign * (effects - effects[..., control_index, np.newaxis])
+    means, relative, base = _scaled(seen, place, control_index=control_index)
+    effects = sign * (relative - relative[..., control_index, np.newaxis])
     tails = [(1.0 - level) / 2.0, (1.0 + level) / 2.0]
     level_low, level_high = np.quantile(means, tails, axis=0)
     low, high = np.quantile(effects, tails, axis=0)
@@ -314,6 +310,15 @@ def _summed_up(
         ess=agreement[1],
         n_divergent=chains.n_divergent,
     )
+
+
+def _scaled(seen: Responders | RelativeMeans, place: Floats, *, control_index: int) -> tuple[Floats, Floats, Floats]:
+    """Mean outcomes, the same in units of the base, and the base (NaN where the segment had none)."""
+    if isinstance(seen, RelativeMeans):
+        return place * seen.base[:, np.newaxis], place, seen.base
+    means = np.asarray(special.expit(place))
+    unit = means[..., control_index].mean(axis=0)
+    return means, means / unit[:, np.newaxis], np.where(seen.n_units.sum(axis=1) > 0.0, unit, np.nan)
 
 
 def _probability_best(effects: Floats, available: NDArray[np.bool_]) -> Floats:

@@ -147,15 +147,11 @@ def personalise_or_not(
     one = _one_for_all(mean, effects.available, share=share)
     own = np.where(effects.available, mean, -np.inf).argmax(axis=1)
     chosen = np.where((share > 0.0) & effects.available.any(axis=1), own, one)
-    factors = np.zeros(mean.shape)
-    rows = np.arange(share.size)
-    factors[rows, chosen] += share
-    factors[rows, one] -= share
-    value = effects.combined(factors)
+    everyone = np.arange(mean.shape[1])
+    value = effects.combined(share[:, np.newaxis] * ((everyone == chosen[:, np.newaxis]) - 1.0 * (everyone == one)))
     low, high = value.interval(certainty)
     probability = float(value.probability_above(worth))
     potential = _potential(effects, share=share, one=one, rng=rng)
-    differs = chosen != one
     verdict, reason = _verdict(
         probability, certainty=certainty, worth=worth, potential=potential, most_missed=most_missed, check=check
     )
@@ -164,7 +160,7 @@ def personalise_or_not(
         reason=reason,
         one_for_all=one,
         chosen=chosen,
-        differs=differs,
+        differs=chosen != one,
         value=float(value.mean),
         low=float(low),
         high=float(high),

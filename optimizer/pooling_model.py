@@ -86,7 +86,14 @@ def sampled(
         compiled = nutpie.compile_pymc_model(model, var_names=["tau", "average", "place"])
         tell(0.7)
         trace = nutpie.sample(
-            compiled, draws=n_draws, tune=n_tune, chains=n_chains, cores=cores, seed=seed, progress_bar=False
+            compiled,
+            draws=n_draws,
+            tune=n_tune,
+            chains=n_chains,
+            cores=cores,
+            seed=seed,
+            save_warmup=False,
+            progress_bar=False,
         )
     tell(0.95)
     average = np.insert(_draws(trace, "average"), problem.control_index, 0.0, axis=2)

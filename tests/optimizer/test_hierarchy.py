@@ -139,7 +139,7 @@ def test_ranks_of_true_effects_are_uniform_and_intervals_cover() -> None:
 
 
 def test_three_segments_that_agree_do_not_make_tau_zero() -> None:
-    """The maximum of the likelihood is at 0 here; a plug-in would give full pooling, sd sqrt(2 * 0.0001 / 3) or less."""
+    """The maximum of the likelihood is at 0 here; a plug-in would pool fully, sd sqrt(2 * 0.0001 / 3)."""
     found = segment_effects([[1.0, 1.1]] * 3, [[1e-4, 1e-4]] * 3, control_index=0)
     mean, low, high = found.tau_interval()
     assert low < 0.002
