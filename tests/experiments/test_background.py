@@ -139,7 +139,9 @@ def test_one_pass_from_the_command_line_says_what_it_did(engine: Engine) -> None
         "learned": {"n_series": 1, "n_allocations": 1},
     }
     again = subprocess.run([*LEARN, "--once"], env=_environment(engine), check=True, capture_output=True, text=True)
-    assert again.stdout == "0 new allocations in 0 series; 0 waiting outcomes looked at again.\n"
+    assert (
+        again.stdout == "0 new allocations in 0 series; 0 pauses by guardrails; 0 waiting outcomes looked at again.\n"
+    )
 
 
 def test_one_pass_beside_a_learner_is_refused(engine: Engine) -> None:
