@@ -72,7 +72,7 @@ def test_probability_best_is_calibrated(kind: str) -> None:
 
 
 def _misfit(said: Floats, truth: Floats) -> float:
-    """P-value of said probabilities, given which variant was best; one variant a world, so that terms are independent."""
+    """P-value of said probabilities, given which variant was best; one variant a world: independent terms."""
     world, variant = np.arange(len(said)), np.arange(len(said)) % said.shape[1]
     p, won = said[world, variant], (truth.argmax(axis=1) == variant).astype(np.float64)
     which = np.minimum((p * 10).astype(int), 9)
