@@ -32,7 +32,7 @@ class HierarchyRequest(AnalysisRequest):
     """
 
     kind: Literal["hierarchy"]
-    draws: Annotated[int, Field(ge=200, le=10_000)] = 1_000
+    draws: Annotated[int, Field(ge=200, le=10_000)] = 2_000
     tune: Annotated[int, Field(ge=200, le=10_000)] = 1_000
     level: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
     average_sd: Annotated[float, Field(ge=0.01, le=10)] = 0.2

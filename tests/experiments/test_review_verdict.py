@@ -16,6 +16,8 @@ from experiments.review.checks import RatioCheck
 from experiments.review.estimates import estimate
 from experiments.review.strata import Strata
 from experiments.review.verdict import Rules, gather, judge
+from optimizer.comparison import probability_beats
+from optimizer.posteriors import beta_posterior
 from tests.experiments.review_world import KEY, observe, reweigh, row_of, start_experiment, two_weeks
 
 Ints = NDArray[np.int64]
@@ -74,11 +76,25 @@ def _watched(rates: tuple[float, float], *, share: float, n_worlds: int, seed: i
     return shipped["b"], shipped["a"]
 
 
+def _naively_shipped(*, share: float, n_worlds: int, seed: int) -> int:
+    """The same A/A worlds by the rule of 95 % probability under a flat prior, looked at every day."""
+    rng = np.random.default_rng(seed)
+    units = np.broadcast_to(np.round(np.array([1.0 - share, share]) * 1_500), (n_worlds, 20, 2)).cumsum(axis=1)
+    visits = rng.binomial(units[:, :1].astype(int), (0.05, 0.05), (n_worlds, 20, 2)).cumsum(axis=1)
+    beats = probability_beats(beta_posterior(visits, units), control_index=0)[..., 1]
+    return int((np.maximum(beats, 1.0 - beats) > 0.95).any(axis=1).sum())
+
+
 @pytest.mark.parametrize("share", [0.5, 0.05])
 def test_hardly_any_experiment_without_a_difference_ships_though_watched_daily(share: float) -> None:
-    """500 worlds; a true rate of 5 % fails here 1 in 1,000 times. A naive 95 % rule ships in 29-62 % of such worlds."""
-    b, a = _watched((0.05, 0.05), share=share, n_worlds=500, seed=20261121)
-    assert binomtest(len(b | a), 500, 0.05, alternative="greater").pvalue > 1e-3
+    """1,000 worlds: a true rate of 1 % fails here 1 in 1,000 times, one of 3 % passes 1 in 20 times.
+
+    The naive rule ships more than a quarter (a true rate of 25 % fails 1 in 10**6 times).
+    """
+    b, a = _watched((0.05, 0.05), share=share, n_worlds=1_000, seed=20261121)
+    assert binomtest(len(b | a), 1_000, 0.01, alternative="greater").pvalue > 1e-3
+    naive = _naively_shipped(share=share, n_worlds=1_000, seed=20261121)
+    assert binomtest(naive, 1_000, 0.25, alternative="greater").pvalue < 1e-6
 
 
 def test_real_differences_ship_and_the_worse_variant_does_not() -> None:
