@@ -31,6 +31,7 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     of_analyses.TooFewSegments: 422,
     of_analyses.TooManyAnalyses: 429,
     of_analyses.TooManySegments: 422,
+    domain.ResultsImpossible: 500,
     domain.CorrectionNotFound: 404,
     domain.CorrectionReverted: 409,
     domain.DatabaseAway: 503,

@@ -69,7 +69,7 @@ def wide_review(folder: Path) -> Wide:
             found = reviewing.read(session, series, metric=None, as_of=database_now(session))
             reads.append(time.process_time() - began)
         began = time.process_time()
-        reviewed(found, rules=Rules(), available=can_win, asks_to_personalise=True)
+        reviewed(found, rules=Rules(), available=can_win, depth="full")
         reviews.append(time.process_time() - began)
     engine.dispose()
     return Wide(min(reads), min(reviews))

@@ -225,6 +225,15 @@ class VariantNotPaused(ExperimentsError):
         super().__init__(f"Variant {key!r} can't be let back: {reason}.")
 
 
+class ResultsImpossible(ExperimentsError):
+    """Tallies that no experiment can have produced, so that nothing is estimable from them."""
+
+    code = "results_impossible"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"There are no results: {reason} `optimizer recount` tells whether tallies are right.")
+
+
 class CorrectionNotFound(ExperimentsError):
     """No such correction."""
 

@@ -15,6 +15,8 @@ Index = NDArray[np.intp]
 Verdict = Literal["personalise", "one_for_all", "undecided"]
 
 _POTENTIAL_DRAWS = 1_000
+_FEWEST_DRAWS = 100
+_MOST_NUMBERS = 2_000_000  # of all draws together: 16 MB; a mean over many segments needs few draws
 
 
 class Quantity(Protocol):
@@ -208,7 +210,8 @@ def _one_for_all(mean: Floats, available: Flags, *, share: Floats) -> int:
 
 
 def _potential(effects: EffectPosterior, *, share: Floats, one: int, rng: np.random.Generator) -> float:
-    draws = effects.draws(_POTENTIAL_DRAWS, rng=rng)
+    n_draws = int(np.clip(_MOST_NUMBERS // max(effects.mean.size, 1), _FEWEST_DRAWS, _POTENTIAL_DRAWS))
+    draws = effects.draws(n_draws, rng=rng)
     can_win = effects.available | (np.arange(draws.shape[2]) == one)
     best = np.where(can_win, draws, -np.inf).max(axis=2)
     return float(((best - draws[..., one]) @ share).mean())

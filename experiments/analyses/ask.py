@@ -3,8 +3,9 @@
 import secrets
 from typing import Any, Final
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
+from experiments.access import audit
 from experiments.analyses.errors import AnalysisEnded, AnalysisNotFound, TooManyAnalyses
 from experiments.analyses.kinds import KINDS
 from experiments.analyses.requests import SEEDS, AnalysisRequest
@@ -16,6 +17,7 @@ from experiments.series import PinnedMetric
 from experiments.tables import Analysis, Experiment
 
 MAX_ACTIVE: Final = 20  # of one experiment
+MAX_ACTIVE_IN_ALL: Final = 200
 ACTIVE: Final = ("queued", "running")
 CANCELLED: Final = "cancelled"
 
@@ -33,7 +35,7 @@ def ask_for(session: Session, key: str, *, request: object, actor: str) -> Analy
         ExperimentNotFound: No such experiment.
         WrongState: It has not started.
         MetricNotMeasured: It does not measure the metric.
-        TooManyAnalyses: 20 of its analyses wait or run already.
+        TooManyAnalyses: 20 of its analyses wait or run already, or 200 of all.
     """
     from experiments.review.reading import moment_of, pinned_metric, started_series  # asking needs it, cancelling not
 
@@ -48,7 +50,10 @@ def ask_for(session: Session, key: str, *, request: object, actor: str) -> Analy
     if same is not None:
         return same
     if len(active) >= MAX_ACTIVE:
-        raise TooManyAnalyses(key, n_active=len(active))
+        raise TooManyAnalyses(f"experiment {key!r}", n_active=len(active))
+    n_all = session.exec(select(func.count()).select_from(Analysis).where(col(Analysis.status).in_(ACTIVE))).one()
+    if n_all >= MAX_ACTIVE_IN_ALL:
+        raise TooManyAnalyses("all experiments", n_active=n_all)
     seed = secrets.randbelow(SEEDS) if asked.seed is None else asked.seed
     analysis = Analysis(
         id=secrets.token_hex(12),
@@ -62,6 +67,8 @@ def ask_for(session: Session, key: str, *, request: object, actor: str) -> Analy
     )
     session.add(analysis)
     session.flush()
+    detail = {"id": analysis.id, "kind": asked.kind, "parameters": analysis.parameters}
+    audit.record(session, actor=actor, action="analyse", subject=f"experiment/{key}", detail=detail)
     return analysis
 
 
@@ -95,6 +102,8 @@ def cancel(session: Session, id_: str, *, actor: str, reason: str | None = None)
     analysis.error = {"code": CANCELLED, "detail": f"Cancelled by {actor}" + (f": {reason}" if reason else ".")}
     analysis.finished_at = database_now(session)
     session.flush()
+    subject = f"experiment/{analysis.experiment}"
+    audit.record(session, actor=actor, action="cancel_analysis", subject=subject, reason=reason, detail={"id": id_})
     return analysis
 
 

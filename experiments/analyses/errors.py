@@ -58,9 +58,9 @@ class TooManySegments(AnalysisRefused):
 
 
 class TooManyAnalyses(ExperimentsError):
-    """An experiment for which as many analyses wait or run as may."""
+    """As many analyses wait or run as may, of an experiment or of all."""
 
     code = "too_many_analyses"
 
-    def __init__(self, key: str, *, n_active: int) -> None:
-        super().__init__(f"Experiment {key!r} has {n_active} analyses that wait or run; ask again when some are done.")
+    def __init__(self, whose: str, *, n_active: int) -> None:
+        super().__init__(f"{n_active} analyses of {whose} wait or run; ask again when some are done.")

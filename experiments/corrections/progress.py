@@ -43,7 +43,7 @@ def correct(engine: Engine, lease: Lease, *, seconds: float = MAX_SECONDS) -> in
     stop_at = time.monotonic() + seconds
     n_looked_at = 0
     try:
-        n_looked_at += settle_arrivals(engine, lease)
+        n_looked_at += settle_arrivals(engine, lease, stop_at=stop_at)
         for id_ in _unfinished(engine):
             while time.monotonic() < stop_at and (step := walk_on(engine, lease, id_=id_)) is not None:
                 n_looked_at += step
@@ -52,16 +52,23 @@ def correct(engine: Engine, lease: Lease, *, seconds: float = MAX_SECONDS) -> in
     return n_looked_at
 
 
-def settle_arrivals(engine: Engine, lease: Lease) -> int:
-    """Say which of the outcomes that arrived under a ``keep_first`` is the first; returns how many were looked at."""
+def settle_arrivals(engine: Engine, lease: Lease, *, stop_at: float) -> int:
+    """Say which of the outcomes that arrived under a ``keep_first`` is the first; returns how many were looked at.
+
+    Args:
+        engine: Of a migrated database.
+        lease: The background process's.
+        stop_at: On the monotonic clock; the rest waits for the next pass.
+    """
     n_settled = 0
-    while True:
+    while time.monotonic() < stop_at:
         with transaction(engine) as session:
             check(session, lease)
             n_rows = _settle_due(session)
         n_settled += n_rows
         if n_rows == 0:
-            return n_settled
+            break
+    return n_settled
 
 
 def _settle_due(session: Session) -> int:

@@ -118,7 +118,7 @@ def _promotion(session: Session, key: str, *, request: PromotionRequest) -> _Pro
     variants = session.exec(query.order_by(col(SeriesVariant.position))).all()
     now = database_now(session)
     _check_fields(request, series=series, variants=variants, now=now)
-    review = results(session, key, as_of=request.as_of)
+    review = results(session, key, as_of=request.as_of, is_brief=True)
     paused = paused_places(session, series.number)
     winners = _winners(key, request, review=review, series=series, paused=paused)
     return _Promotion(experiment, series, variants, winners, review, request, now)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from experiments.review.estimates import Estimates, estimate, posterior_of
 from experiments.review.reading import Reading
+from experiments.review.strata import Strata
 from optimizer.comparison import Uplift, absolute_uplift, expected_loss, probability_beats, relative_uplift
 from optimizer.probability_best import probability_best
 
@@ -23,11 +24,12 @@ Detail = Callable[[int, int], dict[str, Any]]  # what more is said of (row, vari
 class Shown:
     """What is shown of every variant by segment and over all (the last row), shapes (n_segments + 1, n_variants).
 
-    ``n_units`` counts all, also those whose ratio is not estimable.
+    ``n_units`` and ``n_responders`` are as tallied: all, also those whose ratio is not estimable.
     """
 
     estimates: Estimates
     n_units: Floats
+    n_responders: Floats
     low: Floats
     high: Floats
     best: Floats
@@ -40,16 +42,15 @@ class Shown:
 def shown(reading: Reading) -> Shown:
     """Posteriors of all units."""
     estimates, higher_is_better = estimate(reading.strata), reading.metric.higher_is_better
-    n_units = reading.units.by_segment(reading.units.n_units)
-    n_units = np.concatenate([n_units, n_units.sum(axis=0, keepdims=True)])
+    counts = _with_all(reading.units, reading.units.n_units), _with_all(reading.units, reading.units.n_responders)
     posterior = posterior_of(estimates, is_rate=reading.is_rate, prior=reading.metric.prior)
     if posterior is None:
-        return _nothing(estimates, n_units)
+        return _nothing(estimates, counts)
     low, high = posterior.interval(LEVEL)
     control = estimates.control
     return Shown(
         estimates,
-        n_units,
+        *counts,
         low,
         high,
         best=probability_best(posterior, higher_is_better=higher_is_better),
@@ -60,10 +61,15 @@ def shown(reading: Reading) -> Shown:
     )
 
 
-def _nothing(estimates: Estimates, n_units: Floats) -> Shown:
+def _with_all(units: Strata, values: Floats) -> Floats:
+    by_segment = units.by_segment(values)
+    return np.vstack([by_segment, by_segment.sum(axis=0)])
+
+
+def _nothing(estimates: Estimates, counts: tuple[Floats, Floats]) -> Shown:
     empty = np.full(estimates.mean.shape, np.nan)
     none = Uplift(empty, empty, empty, np.zeros(empty.shape, dtype=np.bool_))
-    return Shown(estimates, n_units, empty, empty, best=empty, beats=empty, loss=empty, absolute=none, relative=none)
+    return Shown(estimates, *counts, empty, empty, best=empty, beats=empty, loss=empty, absolute=none, relative=none)
 
 
 def variants_of(
@@ -80,7 +86,7 @@ def variants_of(
         {
             "variant": key,
             "n_units": int(shown_.n_units[row, index]),
-            "n_responders": int(found.n_responders[row, index]),
+            "n_responders": int(shown_.n_responders[row, index]),
             "mean": number(found.mean[row, index]),
             "interval": pair(shown_.low[row, index], shown_.high[row, index]),
             "probability_best": number(shown_.best[row, index]),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from experiments.review.answer import LEVEL, number, pair
 from experiments.review.estimates import Estimates, estimate, posterior_of
+from experiments.review.reading import Reading
 from experiments.review.strata import Strata
 from experiments.series import PinnedMetric
 from experiments.tallies.read import Weights
@@ -54,35 +55,26 @@ class Days:
     weight: Floats
 
     @classmethod
-    def of(
-        cls,
-        strata: Strata,
-        weights: Weights,
-        *,
-        rows: Sequence[int],
-        is_rate: bool,
-        metric: PinnedMetric,
-    ) -> Self:
+    def of(cls, reading: Reading, weights: Weights, *, rows: Sequence[int]) -> Self:
         """Estimate every day; the posteriors of all days are then compared in one pass.
 
         Args:
-            strata: Of all units.
+            reading: Of the metric.
             weights: Every allocation version.
             rows: Segments to keep by index; ``n_segments`` is the row over all.
-            is_rate: Whether units count with 0 or 1.
-            metric: As pinned.
         """
+        strata, metric = reading.units, reading.metric
         days = decided_days(strata)
-        found = [estimate(strata.chosen(strata.day <= day)) for day in days]
-        low, high, best = _compared(found, rows=rows, is_rate=is_rate, metric=metric)
+        found = [estimate(reading.measured(strata.chosen(strata.day <= day))) for day in days]
+        low, high, best = _compared(found, rows=rows, is_rate=reading.is_rate, metric=metric)
 
         def by_day(name: str) -> Floats:
             return np.array([getattr(one, name)[rows] for one in found]).reshape(low.shape)
 
         share = _weights(strata, weights, days=days)
         weight = np.concatenate([share, _mixed(share, found)[:, np.newaxis]], axis=1)[:, rows]
-        counts = by_day("n_units"), by_day("n_responders")
-        return cls(days, strata.variants, *counts, by_day("mean"), low, high, best, weight)
+        counts = [_until(strata, values, days=days)[:, rows] for values in (strata.n_units, strata.n_responders)]
+        return cls(days, strata.variants, counts[0], counts[1], by_day("mean"), low, high, best, weight)
 
     def shown(self, row: int) -> list[dict[str, Any]]:
         """One row's days for JSON."""
@@ -105,6 +97,17 @@ class Days:
             "probability_best": number(self.best[at]),
             "weight": number(self.weight[at]),
         }
+
+
+def _until(strata: Strata, values: Floats, *, days: Ints) -> Floats:
+    """Sums until the end of each day by segment and (last) over all, shape (n_days, n_segments + 1, n_variants)."""
+    shape = days.size, len(strata.segments) + 1, len(strata.variants)
+    sums = np.zeros(shape)
+    at = np.searchsorted(days, strata.day)
+    inside = at < days.size
+    np.add.at(sums, (at[inside], strata.segment[inside]), values[inside])
+    sums[:, -1] = sums[:, :-1].sum(axis=1)
+    return sums.cumsum(axis=0)
 
 
 def decided_days(strata: Strata) -> Ints:

@@ -1,6 +1,5 @@
 """What more results say of a variant, beside its posterior: each part a function of (row, variant)."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from experiments.review.answer import Detail, number, pair
@@ -12,12 +11,12 @@ from experiments.review.strata import Strata
 from experiments.review.verdict import Evidence
 
 
-def details(reading: Reading, evidence: Evidence, *, methods: Methods) -> Sequence[Detail]:
+def details(reading: Reading, evidence: Evidence, *, methods: Methods, with_hurdle: bool) -> list[Detail]:
     """The parts that apply to a metric."""
     found = [_always_valid(evidence), methods.said]
     if reading.uncapped is not None:
         found.append(_uncapped(reading.uncapped))
-    if reading.metric.kind == "mean":
+    if with_hurdle and reading.metric.kind == "mean":
         plain, better = estimate(reading.units), reading.metric.higher_is_better
         found.append(hurdle_detail(reading.units, plain=plain, higher_is_better=better))
     return found

@@ -61,25 +61,6 @@ def estimate(strata: Strata) -> Estimates:
     return _stacked(segments, _over_all(segments if whole is strata else _of_segments(whole.pooled())))
 
 
-def expected_before(strata: Strata) -> Floats:
-    """Pooled mean of each variant over the segment's earlier strata; for its first stratum, that of all its variants.
-
-    That one isn't of the past, but hardly depends on any one unit; 0 instead would double the width of the interval for
-    outcomes far from zero.
-    """
-    first = np.searchsorted(strata.segment, strata.segment)
-
-    def before(values: Floats) -> Floats:
-        running = np.cumsum(np.concatenate([np.zeros((1, values.shape[1])), values]), axis=0)
-        earlier: Floats = running[:-1] - running[first]
-        return earlier
-
-    units = before(strata.n_units)
-    own = strata.total.sum(axis=1, keepdims=True) / np.maximum(strata.n_units.sum(axis=1, keepdims=True), 1.0)
-    expected: Floats = np.where(units > 0.0, before(strata.total) / np.maximum(units, 1.0), own)
-    return expected
-
-
 def posterior_of(estimates: Estimates, *, is_rate: bool, prior: PinnedPrior | None = None) -> Posterior | None:
     """Posterior of every mean: Beta for rates, Student for counts and money, from the metric's prior or a weak one.
 

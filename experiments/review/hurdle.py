@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 SEED: Final = 20_261_125  # a review of the same tallies says the same
 N_DRAWS: Final = 4_000
+MOST_SEGMENTS: Final = 100  # of more, the row over all alone: a segment takes some 20 ms
 
 
 def hurdle_detail(units: Strata, *, plain: Estimates, higher_is_better: bool) -> Detail:
@@ -40,16 +41,21 @@ def hurdle_detail(units: Strata, *, plain: Estimates, higher_is_better: bool) ->
     drawn = drawn_comparison(posterior, rng=rng, n_draws=N_DRAWS, higher_is_better=higher_is_better)
     parts = difference_parts(posterior, control_index=units.control)
 
+    first = len(units.segments) + 1 - len(low)  # the first row of results that there is one of
+
     def said(row: int, index: int) -> dict[str, Any]:
+        if row < first:
+            return {"hurdle": {"reason": _MANY}}
         if not plain.plain[row]:
             return {"hurdle": {"reason": _MOVED}}
-        at = row, index
+        at = row - first, index
         own = {"mean": number(posterior.mean[at]), "interval": pair(low[at], high[at]), "reason": None}
         return {"hurdle": {**own, **_factors(posterior, at), **_compared(drawn, parts, at=at)}}
 
     return said
 
 
+_MANY = f"left out: of more than {MOST_SEGMENTS} segments only all together are told"
 _MOVED = "not estimable: weights moved, so the pooled sums of variants can't be compared"
 
 
@@ -57,7 +63,8 @@ def _posterior(units: Strata) -> HurdlePosterior:
     """By segment and over all (the last row); amounts lean on those of all payers."""
     sums = [units.by_segment(values) for values in (units.n_units, units.n_responders, units.total, units.squares)]
     prior = weak_mean_prior(sums[1], total=sums[2], sum_squares=sums[3], n_responders=sums[1])
-    n, payers, total, squares = (np.vstack([values, values.sum(axis=0)]) for values in sums)
+    parts = slice(None) if len(units.segments) <= MOST_SEGMENTS else slice(0)
+    n, payers, total, squares = (np.vstack([values[parts], values.sum(axis=0)]) for values in sums)
     return hurdle_posterior(n, payers, total=total, sum_squares=squares, prior=prior)
 
 

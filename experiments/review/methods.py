@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.review.answer import LEVEL, number, pair
-from experiments.review.estimates import expected_before
 from experiments.review.strata import Strata
 from optimizer.bandit_estimates import REASONS, BanditEstimates, Difference, bandit_estimates, lies_apart
 from optimizer.standardise import across_segments
@@ -23,7 +22,8 @@ _Z = 1.959963984540054
 class Methods:
     """By segment and over all (the last row), shapes (n_segments + 1, n_variants); NaN where not estimable.
 
-    Over all, segments are weighed by all of their units, by each method.
+    Over all, segments are weighed by all of their units, by each method; where one of them has too few responders,
+    the strata of all are taken together.
 
     Attributes:
         by_method: The differences, by the method's name.
@@ -38,29 +38,11 @@ class Methods:
     @classmethod
     def of(cls, matured: Strata, *, is_binary: bool) -> Self:
         """Estimate from matured units."""
-        n = np.where(matured.propensity > 0.0, matured.n_units, 0.0)
-        used = n > 0.0
-        found = bandit_estimates(
-            matured.padded(n),
-            matured.padded(np.where(used, matured.total, 0.0)),
-            sum_squares=matured.padded(np.where(used, matured.squares, 0.0)),
-            propensity=matured.padded(matured.propensity, fill=1.0 / n.shape[1]),
-            predicted=matured.padded(expected_before(matured)),
-            n_responders=matured.padded(np.minimum(matured.n_responders, n)),
-            control_index=matured.control,
-            is_binary=is_binary,
-            level=LEVEL,
-        )
-        return cls._with_all(found, mix=matured.by_segment(n).sum(axis=1))
-
-    @classmethod
-    def _with_all(cls, found: BanditEstimates, *, mix: Floats) -> Self:
-        gap = across_segments(found.gap, found.gap_standard_error**2, mix=mix)
-        by_method = {name: _stacked(getattr(found, name), mix=mix) for name in _METHODS}
-        own = by_method["adaptive"].standard_error[-1]
-        apart = lies_apart(gap.estimate, np.sqrt(gap.variance), standard_error=own)
-        reason = np.where(np.isfinite(gap.estimate), "", _first_reason(found.reason))
-        return cls(by_method, np.vstack([found.disagree, apart]), np.vstack([found.reason, reason]))
+        segments = _found(matured, matured.layers(), is_binary=is_binary)
+        whole = _over_all(matured, segments, is_binary=is_binary)
+        by_method = {name: _stacked(getattr(segments, name), getattr(whole, name)) for name in _METHODS}
+        disagree, reason = ([*(getattr(one, name) for one in (segments, whole))] for name in ("disagree", "reason"))
+        return cls(by_method, np.vstack(disagree), np.vstack(reason))
 
     def said(self, row: int, index: int) -> dict[str, Any]:
         """The ``estimates`` of a variant; None for control."""
@@ -72,21 +54,63 @@ class Methods:
         return {"estimates": {**methods, "disagree": bool(self.disagree[row, index]), "reason": reason}}
 
 
-def _stacked(segments: Difference, *, mix: Floats) -> Difference:
-    whole = across_segments(segments.estimate, segments.standard_error**2, mix=mix)
-    error = np.sqrt(whole.variance)
+def _found(matured: Strata, layers: list[Floats], *, is_binary: bool) -> BanditEstimates:
+    n_units, total, squares, responders, propensity, predicted = layers
+    return bandit_estimates(
+        n_units,
+        total,
+        sum_squares=squares,
+        propensity=propensity,
+        predicted=predicted,
+        n_responders=responders,
+        control_index=matured.control,
+        is_binary=is_binary,
+        level=LEVEL,
+    )
+
+
+def _over_all(matured: Strata, segments: BanditEstimates, *, is_binary: bool) -> "_Whole":
+    """Segments weighed by their units; of variants with too few responders in one of them, all strata as one."""
+    whole = matured.overall or matured
+    parts = segments if whole is matured else _found(whole, whole.layers(), is_binary=is_binary)
+    together = _found(whole, [one.reshape(1, -1, one.shape[-1]) for one in whole.layers()], is_binary=is_binary)
+    mix = matured.by_segment(matured.n_units).sum(axis=1)
+    in_parts = parts.estimable[mix > 0.0].all(axis=0) & bool(mix.any())
+
+    def chosen(name: str) -> tuple[Floats, Floats]:
+        one, pooled = getattr(parts, name), getattr(together, name)
+        over = across_segments(one.estimate, one.standard_error**2, mix=mix)
+        estimate = np.where(in_parts, over.estimate, pooled.estimate[0])
+        return estimate, np.where(in_parts, np.sqrt(over.variance), pooled.standard_error[0])
+
+    gap = across_segments(parts.gap, parts.gap_standard_error**2, mix=mix)
+    gaps = np.where(in_parts, gap.estimate, together.gap[0])
+    errors = np.where(in_parts, np.sqrt(gap.variance), together.gap_standard_error[0])
+    found = {name: chosen(name) for name in _METHODS}
+    apart = lies_apart(gaps, errors, standard_error=found["adaptive"][1])
+    return _Whole(**found, disagree=apart, reason=np.where(in_parts, "", together.reason[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """Estimates and standard errors over all segments by method, and where they disagree, shapes (n_variants,)."""
+
+    naive: tuple[Floats, Floats]
+    inverse_propensity: tuple[Floats, Floats]
+    adaptive: tuple[Floats, Floats]
+    disagree: Flags
+    reason: NDArray[np.str_]
+
+
+def _stacked(segments: Difference, whole: tuple[Floats, Floats]) -> Difference:
+    estimate, error = whole
     rows = (
-        (segments.estimate, whole.estimate),
+        (segments.estimate, estimate),
         (segments.standard_error, error),
-        (segments.low, whole.estimate - _Z * error),
-        (segments.high, whole.estimate + _Z * error),
+        (segments.low, estimate - _Z * error),
+        (segments.high, estimate + _Z * error),
     )
     return Difference(*(np.vstack(both) for both in rows))
-
-
-def _first_reason(reasons: NDArray[np.str_]) -> NDArray[np.str_]:
-    """What is said over all where no segment is estimable: what the first one says."""
-    return reasons[0] if len(reasons) else np.full(reasons.shape[1], "no_unit")
 
 
 def _difference(method: Difference, row: int, *, index: int) -> dict[str, Any] | None:

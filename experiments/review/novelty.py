@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.review.answer import number, pair
 from experiments.review.estimates import ENOUGH_RESPONDERS, Estimates, estimate
-from experiments.review.strata import Strata
+from experiments.review.reading import Reading
 from optimizer.effect_change import EffectChange, effect_change
 
 WEEK_DAYS = 7
@@ -24,13 +24,14 @@ class Novelty:
     change: EffectChange
 
     @classmethod
-    def of(cls, matured: Strata, *, first_day: int) -> Self:
+    def of(cls, reading: Reading, *, first_day: int) -> Self:
         """Split the matured units after the first seven days (UTC), counted from ``first_day`` in all segments.
 
         Units that have not matured would make the later effect look small: they have had less time to respond.
         """
+        matured = reading.matured_units
         is_early = matured.day < first_day + WEEK_DAYS
-        early, later = estimate(matured.chosen(is_early)), estimate(matured.chosen(~is_early))
+        early, later = (estimate(reading.measured(matured.chosen(rows))) for rows in (is_early, ~is_early))
         n = len(matured.segments)
         change = effect_change(
             early.difference[:n],

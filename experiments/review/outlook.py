@@ -15,6 +15,7 @@ _NO_EFFECT = "not estimable: nothing varies yet"
 _NEVER = (
     "at this rate none is in sight: the leader's effect, as shrunk, is too small to prove and too large to rule out"
 )
+_OTHER_GATES = "not estimable: what takes longest is there already, and other gates are not passed yet"
 LONGEST_DAYS = 3_660.0
 
 
@@ -47,7 +48,8 @@ def _outlook(days: Floats, *, wait: float, known: bool) -> dict[str, Any]:
     soonest = int(days.argmin())
     if not days[soonest] <= LONGEST_DAYS:
         return _said(None, None, reason=_NEVER)
-    return _said(max(float(days[soonest]), wait), ("ship", "no_difference")[soonest], reason=None)
+    verdict, left = ("ship", "no_difference")[soonest], max(float(days[soonest]), wait)
+    return _said(left, verdict, reason=None) if left > 0.0 else _said(None, verdict, reason=_OTHER_GATES)
 
 
 def _said(days: float | None, verdict: str | None, *, reason: str | None) -> dict[str, Any]:
@@ -55,7 +57,10 @@ def _said(days: float | None, verdict: str | None, *, reason: str | None) -> dic
 
 
 def _is_known(evidence: Evidence, row: int) -> bool:
-    return bool(np.isfinite(evidence.base[row]) and np.isfinite(evidence.contrast.standard_error[row]).all())
+    """Whether something varies, in the leader or (where control leads) in any rival."""
+    error, winner = evidence.contrast.standard_error[row], int(evidence.winner[row])
+    told = error > 0.0 if winner == evidence.matured.control else error[winner] > 0.0
+    return bool(np.isfinite(evidence.base[row]) and np.any(told))
 
 
 def _until_clear(evidence: Evidence, *, rules: Rules) -> Floats:
@@ -67,6 +72,8 @@ def _until_clear(evidence: Evidence, *, rules: Rules) -> Floats:
         n_units=contrast.n_units,
         n_star=N_STAR,
         level=rules.gates.interval,
+        n_responders=evidence.effective_responders,
+        least_responders=evidence.least_responders,
     )
     rivals = evidence.effects.available.copy()
     rivals[:, control] = False

@@ -8,13 +8,14 @@ from sqlmodel import Session
 from experiments.errors import FieldError, InvalidInput
 from experiments.review.days import Days, date_of, decided_days
 from experiments.review.novelty import WEEK_DAYS, Novelty
-from experiments.review.reading import moment_of, read, started_series
+from experiments.review.reading import in_domain_words, moment_of, read, started_series
 from experiments.review.strata import Strata
 from experiments.tallies.read import read_weights
 
 MAX_POINTS: Final = 100_000
 
 
+@in_domain_words()
 def results_over_time(
     session: Session,
     key: str,
@@ -46,13 +47,13 @@ def results_over_time(
     _, series = started_series(session, key, segment=segment)
     moment = moment_of(session, as_of)
     reading = read(session, series, metric=metric, as_of=moment)
-    strata, days = reading.strata, decided_days(reading.strata).tolist()
+    strata, days = reading.units, decided_days(reading.units).tolist()
     rows = _rows(strata, segment=segment)
     _refuse_too_many(len(days) * len(rows) * len(strata.variants))
     weights = read_weights(session, series.number or 0)
-    known = Days.of(strata, weights, rows=rows, is_rate=reading.is_rate, metric=reading.metric)
+    known = Days.of(reading, weights, rows=rows)
     first_day = days[0] if days else 0
-    novelty = Novelty.of(reading.matured, first_day=first_day)
+    novelty = Novelty.of(reading, first_day=first_day)
     shown = [{"days": known.shown(index), "novelty": novelty.shown(row)} for index, row in enumerate(rows)]
     return {
         "experiment": key,

@@ -15,22 +15,24 @@ from experiments.review.strata import Strata
 _DAYS = PERIOD_SECONDS // 86_400
 
 
-def by_period(reading: Reading, *, treated: str) -> list[dict[str, Any]]:
-    """Results of the units of each period, oldest first; units of the last may still respond.
+def by_period(reading: Reading, *, treated: str, as_of: datetime) -> list[dict[str, Any]]:
+    """Results of the units of each period, oldest first; units of the last may still respond, and more may come.
 
     Args:
         reading: Of a series whose units are customers in a period.
-        treated: The variant whose money is told, against control.
+        treated: The variant whose money is told, against control; per month only of periods that have ended.
+        as_of: The moment of the review.
     """
     periods = np.unique(reading.units.day // _DAYS)
-    return [_period(reading, int(period), treated=treated) for period in periods]
+    return [_period(reading, int(period), treated=treated, as_of=as_of) for period in periods]
 
 
-def _period(reading: Reading, period: int, *, treated: str) -> dict[str, Any]:
+def _period(reading: Reading, period: int, *, treated: str, as_of: datetime) -> dict[str, Any]:
+    units = _of_period(reading.units, period)
     own = replace(
         reading,
-        units=_of_period(reading.units, period),
-        strata=_of_period(reading.strata, period),
+        units=units,
+        strata=reading.measured(units),
         net=None if reading.net is None else _of_period(reading.net, period),
     )
     visible, keys = shown(own), own.units.variants
@@ -40,7 +42,8 @@ def _period(reading: Reading, period: int, *, treated: str) -> dict[str, Any]:
         del variant["weight"]  # it moves within a period
     money = None
     if own.net is not None:
-        money = money_of(own.net, winner=treated, currency=own.currency, monthly_units=_units(own))
+        whole = _units(own) if (period + 1) * PERIOD_SECONDS <= as_of.timestamp() else None
+        money = money_of(own.net, winner=treated, currency=own.currency, monthly_units=whole)
     return {
         "from": _moment(period),
         "until": _moment(period + 1),

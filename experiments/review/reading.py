@@ -1,6 +1,7 @@
 """What a review starts from: the strata of one metric of a series, all units and the matured ones."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,6 +16,7 @@ from experiments.errors import (
     FieldError,
     InvalidInput,
     MetricNotMeasured,
+    ResultsImpossible,
     SegmentNotFound,
     WrongState,
 )
@@ -24,8 +26,10 @@ from experiments.review.unit_values import CovariateUse, UnitValues, unit_values
 from experiments.series import PinnedMetric
 from experiments.tables import Experiment, Series, SeriesVariant
 from experiments.tallies.read import Tallies, Weights, read_tallies, read_weights
+from optimizer.errors import OptimizerError
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 _HOUR = 3600.0
 _DAY = 86_400.0
 STARTED = ("running", "paused", "concluded")
@@ -79,6 +83,12 @@ class Reading:
         """Whether units count with 0 or 1; less what a covariate foretells they don't."""
         return self.metric.kind == "binary" and not (self.covariate is not None and self.covariate.is_used)
 
+    def measured(self, units: Strata) -> Strata:
+        """What some of the units count with: a ratio of a part is no part of the whole's."""
+        used = self.covariate is not None and self.covariate.is_used
+        attribute = self.covariate.attribute if self.covariate is not None and used else None
+        return unit_values(units, metric=self.metric, covariate=attribute).strata
+
     @property
     def days(self) -> Floats:
         """Full days of matured decisions by segment and (last) over all, shape (n_segments + 1,)."""
@@ -125,6 +135,19 @@ def moment_of(session: Session, as_of: datetime | None) -> datetime:
         wrong = "before 1980" if as_of < _FIRST else "in the future"
         raise InvalidInput([FieldError("/as_of", f"must not be {wrong}: {as_of.isoformat()}")])
     return as_of or now
+
+
+@contextmanager
+def in_domain_words() -> Iterator[None]:
+    """Say in the domain's words what mathematics refuse.
+
+    Raises:
+        ResultsImpossible: The sums contradict each other.
+    """
+    try:
+        yield
+    except OptimizerError as error:
+        raise ResultsImpossible(str(error)) from error
 
 
 def variants_of_series(session: Session, number: int) -> Sequence[SeriesVariant]:
@@ -179,7 +202,8 @@ def read(
         return read_tallies(session, series.number or 0, metric=key, segments=segments, **span)
 
     tallies, capped = tallies_of(pinned.key), pinned.cap is not None
-    matured = _decided_by(tallies, series) <= maturing
+    measured = _measured(tallies, pinned)
+    matured = measured & (_decided_by(tallies, series) <= maturing)
 
     def strata_of_metric(key: str) -> Strata:
         return strata_of(tallies_of(key), weights, control=control)
@@ -188,8 +212,8 @@ def read(
     net, currency = _net(pinned, pinned_metrics(series), costs=costs, read_strata=strata_of_metric)
     first_hour, last_hour = _hours(tallies, matured)
     attribute = None if series.covariate is None else series.covariate["attribute"]
-    units = strata_of(tallies, weights, control=control, capped=capped)
-    matured_units = strata_of(tallies, weights, control=control, capped=capped, matured=matured)
+    units = strata_of(tallies, weights, control=control, capped=capped, chosen=measured)
+    matured_units = strata_of(tallies, weights, control=control, capped=capped, chosen=matured)
     values = unit_values(units, metric=pinned, covariate=attribute)
     return Reading(
         metric=pinned,
@@ -197,7 +221,7 @@ def read(
         matured_units=matured_units,
         strata=values.strata,
         matured=_alike(matured_units, values, metric=pinned),
-        uncapped=strata_of(tallies, weights, control=control) if capped else None,
+        uncapped=_alike(strata_of(tallies, weights, control=control), values, metric=pinned) if capped else None,
         covariate=values.covariate,
         first_hour=first_hour,
         last_hour=last_hour,
@@ -207,6 +231,13 @@ def read(
         net=net,
         currency=currency,
     )
+
+
+def _measured(tallies: Tallies, metric: PinnedMetric) -> Flags:
+    """Rows of units decided since the metric was counted at all: a programme's may have joined it later."""
+    if metric.since is None:
+        return np.ones(tallies.hour.shape, dtype=np.bool_)
+    return np.asarray(tallies.first_hour >= metric.since.timestamp() // _HOUR)
 
 
 def _alike(matured_units: Strata, values: UnitValues, *, metric: PinnedMetric) -> Strata:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,15 @@ from experiments.review.guardrails import NO_GUARDRAILS, GuardrailFindings, find
 from experiments.review.methods import Methods
 from experiments.review.money import money_of
 from experiments.review.outlook import outlooks
-from experiments.review.reading import Reading, moment_of, read, started_series, variants_of_series
+from experiments.review.reading import Reading, in_domain_words, moment_of, read, started_series, variants_of_series
 from experiments.review.shrinkage import Shrunk
 from experiments.review.verdict import SMALLEST_EFFECT, Evidence, Rules, gather, judge
 from optimizer.sample_ratio import SampleRatio
 
+Depth = Literal["brief", "plain", "full"]
 
+
+@in_domain_words()
 def results(
     session: Session,
     key: str,
@@ -33,6 +36,7 @@ def results(
     metric: str | None = None,
     segment: str | None = None,
     as_of: datetime | None = None,
+    is_brief: bool = False,
 ) -> dict[str, Any]:
     """What an experiment has shown so far.
 
@@ -47,6 +51,7 @@ def results(
         metric: By default the goal; any metric that it pinned.
         segment: Show this segment alone beside ``overall``; verdicts still reckon with all of them.
         as_of: By default now; units decided by then, to the hour, with what they have answered since.
+        is_brief: Leave out what no verdict reads: the hurdle, effects shrunk over segments, whether to personalise.
     Returns:
         The results of the HTTP contract.
     Raises:
@@ -54,7 +59,7 @@ def results(
         WrongState: It has not started.
         MetricNotMeasured: It does not measure the metric.
         SegmentNotFound: It does not cover the segment.
-        InvalidInput: ``as_of`` is in the future.
+        InvalidInput: ``as_of`` is in the future, or before 1980.
     """
     experiment, series = started_series(session, key, segment=segment)
     moment = moment_of(session, as_of)
@@ -69,7 +74,7 @@ def results(
         available=available,
         segment=segment,
         guarded=guarded,
-        asks_to_personalise=True,
+        depth="brief" if is_brief else "full",
     )
     corrections = corrections_of(session, series)
     answer["warnings"] += _remarks(definition) + correction_warnings(corrections)
@@ -98,7 +103,7 @@ class _Reviewed:
     shown: Shown
     evidence: Evidence
     methods: Methods
-    shrunk: Shrunk
+    shrunk: Shrunk | None
     whole: SampleRatio
     ratios: Sequence[SampleRatio | None]
     details: Sequence[Detail]
@@ -113,7 +118,7 @@ def reviewed(
     available: NDArray[np.bool_],
     segment: str | None = None,
     guarded: GuardrailFindings = NO_GUARDRAILS,
-    asks_to_personalise: bool = False,
+    depth: Depth = "plain",
 ) -> dict[str, Any]:
     """The part of results that experiments, policies and programmes share.
 
@@ -123,9 +128,9 @@ def reviewed(
         available: Variants that can win, broadcasts to (n_segments + 1, n_variants).
         segment: Show this one alone.
         guarded: What the experiment's guardrails found.
-        asks_to_personalise: Whether segments could each get a variant of their own.
+        depth: ``brief`` for a verdict; ``plain`` also what makes up money; ``full`` also segments with shrinkage.
     """
-    review = _review(reading, rules=rules, available=available, guarded=guarded)
+    review = _review(reading, rules=rules, available=available, guarded=guarded, depth=depth)
     keys = reading.strata.segments
     rows = [_row(review, i) for i, key in enumerate(keys) if segment in {None, key}]
     overall = _row(review, len(keys))
@@ -134,7 +139,7 @@ def reviewed(
         "matured_share": reading.matured_share,
         "segments": rows,
         "overall": {name: value for name, value in overall.items() if name != "segment"},
-        **({"personalise": review.shrunk.personalise()} if asks_to_personalise else {}),
+        **({} if review.shrunk is None else {"personalise": review.shrunk.personalise()}),
         "money": _money(reading, winner=overall["leader"]),
         "covariate": None if reading.covariate is None else asdict(reading.covariate),
         "prior": _priors(reading, rules),
@@ -143,7 +148,9 @@ def reviewed(
     }
 
 
-def _review(reading: Reading, *, rules: Rules, available: NDArray[np.bool_], guarded: GuardrailFindings) -> _Reviewed:
+def _review(
+    reading: Reading, *, rules: Rules, available: NDArray[np.bool_], guarded: GuardrailFindings, depth: Depth
+) -> _Reviewed:
     whole, ratios = sample_ratios(reading.units)
     evidence = gather(
         reading.matured,
@@ -155,16 +162,21 @@ def _review(reading: Reading, *, rules: Rules, available: NDArray[np.bool_], gua
         available=available,
     )
     methods = Methods.of(reading.matured, is_binary=reading.metric.kind == "binary")
-    shrunk = Shrunk.of(
+    shrunk = _shrunk(reading, evidence, available=available) if depth == "full" else None
+    said = details(reading, evidence, methods=methods, with_hurdle=depth != "brief")
+    said += [] if shrunk is None else [shrunk.said]
+    ahead = outlooks(evidence, rules=rules, per_day=_per_day(reading))
+    return _Reviewed(reading, rules, shown(reading), evidence, methods, shrunk, whole, ratios, said, guarded, ahead)
+
+
+def _shrunk(reading: Reading, evidence: Evidence, *, available: NDArray[np.bool_]) -> Shrunk:
+    return Shrunk.of(
         reading.matured,
         evidence.matured,
         is_rate=reading.is_rate,
         higher_is_better=reading.metric.higher_is_better,
         available=available,
     )
-    said = [*details(reading, evidence, methods=methods), shrunk.said]
-    ahead = outlooks(evidence, rules=rules, per_day=_per_day(reading))
-    return _Reviewed(reading, rules, shown(reading), evidence, methods, shrunk, whole, ratios, said, guarded, ahead)
 
 
 def _row(review: _Reviewed, row: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from experiments.catalog.serving import current_policy
 from experiments.decisions.choosing import TREATED
 from experiments.errors import MetricNotMeasured, PolicyNotFound
 from experiments.review.periods import by_period
-from experiments.review.reading import Reading, moment_of, pinned_metric, read
+from experiments.review.reading import Reading, in_domain_words, moment_of, pinned_metric, read
 from experiments.review.results import reviewed
 from experiments.review.strata import joined, relabelled
 from experiments.review.unit_values import unit_values
@@ -24,6 +24,7 @@ STANDING, EXPLORING = "standing", "exploring"
 PROGRAMME_METRIC = "revenue"
 
 
+@in_domain_words()
 def policy_results(
     session: Session, placement: str, *, metric: str | None = None, as_of: datetime | None = None
 ) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def policy_results(
         raise MetricNotMeasured(wanted, measured=[pinned["key"] for pinned in newest.metrics])
     together = _joined(parts)
     answer = reviewed(together, rules=Rules(), available=np.array([True, True]))
-    answer["periods"] = by_period(together, treated=STANDING)
+    answer["periods"] = by_period(together, treated=STANDING, as_of=moment)
     for row in answer["segments"]:
         entry = policy.entries[row["segment"]]
         row |= {"standing_variant": entry["variant"], "experiment": entry["experiment"]}
@@ -70,6 +71,7 @@ def policy_results(
     return {**head, **answer}
 
 
+@in_domain_words()
 def programme_results(session: Session, *, metric: str | None = None, as_of: datetime | None = None) -> dict[str, Any]:
     """What everything earns against the holdout, placement by placement.
 
@@ -90,7 +92,7 @@ def programme_results(session: Session, *, metric: str | None = None, as_of: dat
         if any(pinned["key"] == wanted for pinned in series.metrics):
             reading = read(session, series, metric=wanted, as_of=moment)
             review = reviewed(reading, rules=Rules(), available=np.array([True, True]))
-            periods = by_period(reading, treated=TREATED)
+            periods = by_period(reading, treated=TREATED, as_of=moment)
             placements.append({"placement": series.placement, **review, "periods": periods})
         else:
             lacking.append(series.placement)
@@ -128,7 +130,7 @@ def _as_two(reading: Reading, standing: Mapping[str, str]) -> Reading:
         matured_units=matured_units,
         strata=unit_values(units, metric=reading.metric, covariate=None).strata,
         matured=unit_values(matured_units, metric=reading.metric, covariate=None).strata,
-        uncapped=None if reading.uncapped is None else relabelled(reading.uncapped, chosen, variants=names),
+        uncapped=None,
         net=None if reading.net is None else relabelled(reading.net, chosen, variants=names),
         weights={segment: {STANDING: share, EXPLORING: 1.0 - share} for segment, share in shares.items()},
     )
@@ -139,14 +141,12 @@ def _joined(parts: list[Reading]) -> Reading:
     rates = [part.monthly_units for part in parts if part.monthly_units is not None]
     same_money = len(nets) == len(parts) and len({part.currency for part in parts}) == 1
     units, matured_units = joined([part.units for part in parts]), joined([part.matured_units for part in parts])
-    uncapped = [part.uncapped for part in parts if part.uncapped is not None]
     return replace(
         first,
         units=units,
         matured_units=matured_units,
         strata=unit_values(units, metric=first.metric, covariate=None).strata,
         matured=unit_values(matured_units, metric=first.metric, covariate=None).strata,
-        uncapped=joined(uncapped) if len(uncapped) == len(parts) else None,
         first_hour=np.concatenate([part.first_hour for part in parts]),
         last_hour=np.concatenate([part.last_hour for part in parts]),
         n_lacking=sum(part.n_lacking for part in parts),

@@ -57,6 +57,36 @@ class Strata:
         out[self.segment, np.arange(self.segment.size) - first[self.segment]] = values
         return out
 
+    def layers(self) -> list[Floats]:
+        """What methods for bandit data take, each padded by segment, strata in time order.
+
+        Units, totals, squares and responders of variants that had a weight; the weights; and the mean expected of each
+        variant before the stratum.
+        """
+        n = np.where(self.propensity > 0.0, self.n_units, 0.0)
+        sums = n, np.where(n > 0.0, self.total, 0.0), np.where(n > 0.0, self.squares, 0.0)
+        counted = [*sums, np.minimum(self.n_responders, n)]
+        weights = self.padded(self.propensity, fill=1.0 / n.shape[1])
+        return [*map(self.padded, counted), weights, self.padded(self.expected_before())]
+
+    def expected_before(self) -> Floats:
+        """Pooled mean of each variant over the segment's earlier strata; for its first, that of all its variants.
+
+        That one isn't of the past, but hardly depends on any one unit; 0 instead would double the width of intervals of
+        outcomes far from zero.
+        """
+        first = np.searchsorted(self.segment, self.segment)
+
+        def before(values: Floats) -> Floats:
+            running = np.cumsum(np.concatenate([np.zeros((1, values.shape[1])), values]), axis=0)
+            earlier: Floats = running[:-1] - running[first]
+            return earlier
+
+        units = before(self.n_units)
+        own = self.total.sum(axis=1, keepdims=True) / np.maximum(self.n_units.sum(axis=1, keepdims=True), 1.0)
+        expected: Floats = np.where(units > 0.0, before(self.total) / np.maximum(units, 1.0), own)
+        return expected
+
     def by_segment(self, values: Floats) -> Floats:
         """Values summed to (n_segments, n_variants)."""
         sums = np.zeros((len(self.segments), values.shape[1]))
@@ -135,7 +165,7 @@ def strata_of(
     *,
     control: str,
     capped: bool = False,
-    matured: Flags | None = None,
+    chosen: Flags | None = None,
 ) -> Strata:
     """Group a series' tallies into strata.
 
@@ -144,10 +174,10 @@ def strata_of(
         weights: Of every (segment, version); a programme's are those of ``everyone``.
         control: Key of the control.
         capped: Read the capped sums.
-        matured: Rows of the tallies to read, by default all, shape (n_rows,).
+        chosen: Rows of the tallies to read, by default all, shape (n_rows,).
     """
     blocks = tallies.blocks()
-    read = np.ones(tallies.n_units.shape) if matured is None else matured.astype(np.float64)
+    read = np.ones(tallies.n_units.shape) if chosen is None else chosen.astype(np.float64)
     total, squares = (
         (tallies.capped_total, tallies.capped_squares) if capped else (tallies.total, tallies.total_squares)
     )
@@ -219,6 +249,7 @@ def relabelled(strata: Strata, standing: Sequence[int], *, variants: tuple[str, 
         squares=two(strata.squares),
         propensity=two(strata.propensity).clip(0.0, 1.0),
         more={name: two(values) for name, values in strata.more.items()},
+        overall=None,
     )
 
 
@@ -242,6 +273,7 @@ def joined(parts: Sequence[Strata]) -> Strata:
         squares=stacked("squares"),
         propensity=stacked("propensity"),
         more=_joined_sums(parts),
+        overall=None,
     )
 
 

@@ -11,6 +11,8 @@ from optimizer.cuped import Unadjusted, covariate_adjusted
 from optimizer.ratio import linearised
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 WORTH_REMOVING = 0.01  # share of the variance below which a covariate is left out
 
@@ -67,21 +69,79 @@ def unit_values(units: Strata, *, metric: PinnedMetric, covariate: str | None) -
 
 
 def _ratio(units: Strata) -> Strata:
-    """Each segment's ratios, and the ratio over all segments, as means of linearised values (the delta method)."""
+    """Each segment's ratios, and the ratio over all segments, as means of linearised values (the delta method).
+
+    Responders become those of the scarcer part: numerators (and, of a ratio between 0 and 1, what they leave of the
+    denominators), by their effective number; units with a denominator say nothing of how rare its numerator is.
+    """
     by_segment = _linearised(units, group=units.segment)
     return replace(by_segment, overall=_linearised(units, group=np.zeros(units.segment.shape, dtype=np.int64)))
 
 
-def _linearised(units: Strata, *, group: NDArray[np.int64]) -> Strata:
+def _linearised(units: Strata, *, group: Ints) -> Strata:
+    """Linearised around each variant's own ratio; in groups where weights moved, around that of all variants.
+
+    There the days of two variants differ, and so would their own ratios if base rates move. One reference for all
+    cancels inside a stratum; a large effect is then right to the first order only.
+    """
+    own, common = _around_own(units, group=group), _around_common(units, group=group)
+    moved = _moved(units, group=group)[group][:, np.newaxis]
+    return replace(
+        own,
+        n_units=np.where(moved, common.n_units, own.n_units),
+        n_responders=np.where(moved, common.n_responders, own.n_responders),
+        total=np.where(moved, common.total, own.total),
+        squares=np.where(moved, common.squares, own.squares),
+        more={name: np.where(moved, common.more[name], values) for name, values in own.more.items()},
+    )
+
+
+def _moved(units: Strata, *, group: Ints) -> Flags:
+    """Whether the units of a group were given variants by more than one weighting, shape (n_groups,)."""
+    moved = np.zeros(int(group.max(initial=-1)) + 1, dtype=np.bool_)
+    used = units.n_units.sum(axis=1) > 0.0
+    for one in np.unique(group[used]):
+        moved[one] = np.ptp(units.propensity[used & (group == one)], axis=0).max(initial=0.0) > _SAME_WEIGHTS
+    return moved
+
+
+def _around_common(units: Strata, *, group: Ints) -> Strata:
+    """As ``_around_own``, with all variants taken for one."""
+    shape = units.n_units.shape
+
+    def column(values: Floats) -> Floats:
+        return values.reshape(-1, 1)
+
+    as_one = replace(
+        units,
+        n_units=column(units.n_units),
+        n_responders=column(units.n_responders),
+        total=column(units.total),
+        squares=column(units.squares),
+        more={name: column(values) for name, values in units.more.items()},
+    )
+    found = _around_own(as_one, group=np.repeat(group, shape[1]))
+    return replace(
+        units,
+        n_units=found.n_units.reshape(shape),
+        n_responders=found.n_responders.reshape(shape),
+        total=found.total.reshape(shape),
+        squares=found.squares.reshape(shape),
+        more={name: values.reshape(shape) for name, values in found.more.items()},
+    )
+
+
+def _around_own(units: Strata, *, group: Ints) -> Strata:
     more, nothing = units.more, np.zeros(units.n_units.shape)
-    denominator = more.get("denominator", nothing)
+    denominator, product = more.get("denominator", nothing), more.get("denominator_product", nothing)
+    denominator_squares = more.get("denominator_squares", nothing)
     found = linearised(
         units.n_units,
         units.total,
         numerator_squares=units.squares,
         denominator=denominator,
-        denominator_squares=more.get("denominator_squares", nothing),
-        product=more.get("denominator_product", nothing),
+        denominator_squares=denominator_squares,
+        product=product,
         group=group,
     )
     left = dict(more)
@@ -92,16 +152,31 @@ def _linearised(units: Strata, *, group: NDArray[np.int64]) -> Strata:
             with_denominator=more["covariate_denominator"],
         )
     used = (found.estimable & (found.denominator_error <= _LARGEST_DENOMINATOR_ERROR))[group]
-    left = {name: np.where(used, values, 0.0) for name, values in left.items()}
+    responders = _kish(units.total, units.squares)
+    rest = _kish(denominator - units.total, denominator_squares - 2.0 * product + units.squares)
+    is_share = ((found.ratio > 0.0) & (found.ratio < 1.0))[group]
+    responders = np.minimum(units.n_responders, np.where(is_share, np.minimum(responders, rest), responders))
+
+    def kept(values: Floats) -> Floats:
+        return np.where(used, values, 0.0)  # zeros of others would dilute a covariate's slope
+
     return replace(
         units,
-        n_units=np.where(used, units.n_units, 0.0),
-        total=np.where(used, found.total, 0.0),
-        squares=np.where(used, found.sum_squares, 0.0),
-        more=left,
+        n_units=kept(units.n_units),
+        n_responders=kept(responders),
+        total=kept(found.total),
+        squares=kept(found.sum_squares),
+        more={name: kept(values) for name, values in left.items()},
     )
 
 
+def _kish(total: Floats, squares: Floats) -> Floats:
+    """As many equal values say as much: the number of ones, of zeros and ones. Kish (1965), section 11.7."""
+    number: Floats = np.divide(total**2, squares, out=np.zeros(total.shape), where=squares > 0.0)
+    return number
+
+
+_SAME_WEIGHTS = 1e-9
 _LARGEST_DENOMINATOR_ERROR = 0.25  # relative; above it 95 % intervals of the delta method cover 92 % and fewer
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from experiments.catalog.definitions import Gates
 from experiments.review.checks import RatioCheck
-from experiments.review.estimates import Estimates, expected_before
+from experiments.review.estimates import Estimates
 from experiments.review.guardrails import UNGUARDED, SegmentGuardrails
 from experiments.review.strata import Strata
 from optimizer.adaptive_contrast import adaptive_contrast, effective_responders
@@ -52,6 +52,8 @@ class Evidence:
         alike: P(|effect| is less than the smallest worth having), shape (n_segments + 1, n_variants).
         contrast: Differences weighted so that moving weights leave them normal, shape (n_segments + 1, n_variants).
         interval: Their always-valid intervals, the same shape.
+        effective_responders: What a variant's interval rests on (or control's, if fewer), the same shape.
+        least_responders: How many an interval needs.
         scarcer: Of each variant, units that responded, or of a frequent rate that did not, the same shape.
         days: Full days of matured decisions, shape (n_segments + 1,).
         proven: Segments that the false-discovery bound lets through, and over all, shape (n_segments + 1,).
@@ -68,6 +70,8 @@ class Evidence:
     alike: Floats
     contrast: Contrast
     interval: ConfidenceSequence
+    effective_responders: Floats
+    least_responders: float
     scarcer: Floats
     days: Floats
     proven: NDArray[np.bool_]
@@ -89,7 +93,7 @@ def gather(
     """Work out all that the gates look at, for all segments at once."""
     base, effects = _effects(matured, rules=rules, higher_is_better=higher_is_better, available=available)
     contrast, responders = _contrasts(strata, is_binary=kind == "binary")
-    best = effects.probability_best()
+    best, least = effects.probability_best(), SMALLEST_PAYERS if kind in {"mean", "ratio"} else SMALLEST_RESPONDERS
     rate = rules.gates.false_discovery
     return Evidence(
         matured=matured,
@@ -105,8 +109,10 @@ def gather(
             control_index=strata.control,
             n_star=N_STAR,
             level=rules.gates.interval,
-            least_responders=SMALLEST_PAYERS if kind in {"mean", "ratio"} else SMALLEST_RESPONDERS,
+            least_responders=least,
         ),
+        effective_responders=responders,
+        least_responders=least,
         scarcer=_scarcer(matured, kind=kind),
         days=days,
         proven=np.append(discoveries(best[:-1], rate=rate), discoveries(best[-1:], rate=rate)),
@@ -219,13 +225,8 @@ def _contrasts(strata: Strata, *, is_binary: bool) -> tuple[Contrast, Floats]:
 
     A stratum is a day of one version; what is expected of it is the pooled mean of the segment's earlier strata.
     """
-    n = np.where(strata.propensity > 0.0, strata.n_units, 0.0)
-    values = [n, np.where(n > 0.0, strata.total, 0.0), np.where(n > 0.0, strata.squares, 0.0), strata.propensity]
-    values += [expected_before(strata), np.minimum(strata.n_responders, n)]
-    equal = 1.0 / n.shape[1]
-    padded = [strata.padded(one, fill=equal if one is strata.propensity else 0.0) for one in values]
-    everything = [one.reshape(1, -1, n.shape[1]) for one in padded]
-    found = [_contrast(layers, control=strata.control, is_binary=is_binary) for layers in (padded, everything)]
+    everything = [one.reshape(1, -1, one.shape[-1]) for one in (strata.overall or strata).layers()]
+    found = [_contrast(layers, control=strata.control, is_binary=is_binary) for layers in (strata.layers(), everything)]
     contrasts, responders = zip(*found, strict=True)
     names = ("estimate", "standard_error", "n_units")
     stacked = (np.concatenate([getattr(one, name) for one in contrasts]) for name in names)
@@ -233,7 +234,7 @@ def _contrasts(strata: Strata, *, is_binary: bool) -> tuple[Contrast, Floats]:
 
 
 def _contrast(layers: Sequence[Floats], *, control: int, is_binary: bool) -> tuple[Contrast, Floats]:
-    count, total, squares, propensity, predicted, responders = layers
+    count, total, squares, responders, propensity, predicted = layers
     contrast = adaptive_contrast(
         count, total, sum_squares=squares, propensity=propensity, predicted=predicted, control_index=control
     )

@@ -1,4 +1,4 @@
-"""What must not matter to a review does not: how tallies are split, the order of variants, the unit of money, the sign."""
+"""What must not matter to a review does not: how tallies are split, variants' order, the unit of money, the sign."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -67,7 +67,7 @@ def _answer(strata: Strata, *, higher_is_better: bool = True) -> dict[str, Any]:
         net=None,
         currency=None,
     )
-    return reviewed(reading, rules=Rules(), available=np.ones(3, dtype=np.bool_), asks_to_personalise=True)
+    return reviewed(reading, rules=Rules(), available=np.ones(3, dtype=np.bool_), depth="full")
 
 
 def _rows(answer: dict[str, Any]) -> list[dict[str, Any]]:
@@ -138,9 +138,11 @@ def test_money_in_another_unit_is_the_same_money(seed: int, factor: float) -> No
 def test_losses_that_should_fall_are_gains_that_should_rise(seed: int) -> None:
     strata = _strata(seed)
     up, down = _answer(strata), _answer(replace(strata, total=-strata.total), higher_is_better=False)
-    for names in (("probability_best",), ("expected_loss",), ("always_valid", "p_value")):
+    alike: tuple[tuple[str, ...], ...] = (("probability_best",), ("expected_loss",), ("always_valid", "p_value"))
+    for names in alike:
         assert _told(down, *names) == pytest.approx(_told(up, *names), rel=1e-6, abs=1e-9, nan_ok=True), names
-    for names in (("mean",), ("uplift", "absolute"), ("estimates", "naive", "difference")):
+    in_money: tuple[tuple[str, ...], ...] = (("mean",), ("uplift", "absolute"), ("estimates", "naive", "difference"))
+    for names in in_money:
         assert _told(down, *names) == pytest.approx(-_told(up, *names), rel=1e-6, abs=1e-9, nan_ok=True), names
     assert [row["verdict"] for row in _rows(down)] == [row["verdict"] for row in _rows(up)]
 

@@ -1,5 +1,6 @@
 """Ratios, covariates, caps and priors in results. Expected values: by hand, or by tea-tasting, on the same units."""
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -29,6 +30,8 @@ def _observe_units(
     covariate: Floats | None = None,
     metric: str,
     segment: str = "all",
+    day: int = 0,
+    version: int = 1,
 ) -> None:
     """Write the sums of single units, all decided in one hour."""
     responds = total if denominator is None else denominator
@@ -42,12 +45,14 @@ def _observe_units(
         metric=metric,
         total=repr(float(total.sum())),
         squares=repr(float((total**2).sum())),
+        day=day,
+        version=version,
     )
-    hour, _ = hour_of(LONG_AGO)
+    hour, _ = hour_of(LONG_AGO + timedelta(days=day))
     key: dict[str, Any] = {
         "series": series,
         "segment": segment,
-        "allocation_version": 1,
+        "allocation_version": version,
         "variant": variant,
         "hour": hour,
         "shard": 1,
@@ -271,3 +276,66 @@ def test_weights_that_never_moved_leave_nothing_to_disagree_on(session: Session)
     for name in ("naive", "inverse_propensity", "adaptive"):
         assert methods[name]["difference"] == pytest.approx(0.015, rel=1e-6)
     assert not methods["disagree"]
+
+
+def test_a_ratio_whose_base_moved_with_the_weights_shows_no_difference_where_there_is_none(session: Session) -> None:
+    """A/A: the base is 1 of 1 on the first day and 2 of 4 on the second, when b gets nine tenths.
+
+    Around each variant's own ratio the two days would pass for an effect of -0.37.
+    """
+    series = _with_ratio(session)
+    reweigh(session, series, weights={"a": 0.1, "b": 0.9})
+    rng = np.random.default_rng(8)
+    for day, version, share, (top, bottom) in ((0, 1, 0.5, (1.0, 1.0)), (8, 2, 0.9, (2.0, 4.0))):
+        for variant, n_units in (("a", round(2_000 * (1 - share))), ("b", round(2_000 * share))):
+            denominator = rng.poisson(bottom, n_units).astype(float)
+            total = denominator * top / bottom * rng.gamma(4.0, 0.25, n_units)
+            _observe_units(
+                session,
+                series,
+                variant=variant,
+                metric="basket",
+                total=total,
+                denominator=denominator,
+                day=day,
+                version=version,
+            )
+    row = row_of(results(session, KEY, metric="basket"), "all")
+    treated = variant_of(row, "b")
+    assert abs(treated["uplift"]["absolute"]) < 0.08
+    assert treated["uplift"]["interval"][0] < 0.0 < treated["uplift"]["interval"][1]
+    low, high = treated["estimates"]["adaptive"]["interval"]
+    assert low < 0.0 < high
+    assert treated["always_valid"]["interval"][0] < 0.0 < treated["always_valid"]["interval"][1]
+
+
+def test_the_overall_row_of_a_ratio_is_one_estimand_in_all_its_parts(session: Session) -> None:
+    """Two segments of very unlike denominators: always-valid interval and estimates lie around the shown uplift."""
+    series = _with_ratio(session, segments=("vip", "all"))
+    rng = np.random.default_rng(9)
+    for segment, bottom in (("vip", 10.0), ("all", 1.0)):
+        for variant, factor in (("a", 1.0), ("b", 1.05)):
+            denominator = rng.poisson(bottom, 4_000).astype(float)
+            total = denominator * factor * (0.2 if segment == "vip" else 0.8) * rng.gamma(4.0, 0.25, 4_000)
+            sums: dict[str, Any] = {"total": total, "denominator": denominator}
+            _observe_units(session, series, variant=variant, segment=segment, metric="basket", **sums)
+    treated = variant_of(results(session, KEY, metric="basket")["overall"], "b")
+    uplift = treated["uplift"]["absolute"]
+    low, high = treated["always_valid"]["interval"]
+    assert (low + high) / 2 == pytest.approx(uplift, rel=1e-6)
+    for name in ("naive", "inverse_propensity", "adaptive"):
+        assert treated["estimates"][name]["difference"] == pytest.approx(uplift, rel=1e-6)
+
+
+def test_few_numerators_are_few_responders_of_a_ratio(session: Session) -> None:
+    """Everybody has a denominator; 12 of 2,000 have a numerator: too few for an always-valid interval."""
+    series = _with_ratio(session)
+    for variant in ("a", "b"):
+        total = np.zeros(2_000)
+        total[:12] = 1.0
+        _observe_units(session, series, variant=variant, metric="basket", total=total, denominator=np.ones(2_000))
+    answer = results(session, KEY, metric="basket")
+    treated = variant_of(answer["overall"], "b")
+    assert treated["n_responders"] == 2_000
+    assert treated["always_valid"]["interval"] is None
+    assert "responders" in treated["always_valid"]["reason"]

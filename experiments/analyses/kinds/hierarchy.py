@@ -13,8 +13,10 @@ from experiments.analyses.kinds import Progress
 from experiments.analyses.kinds.hierarchy_answer import Source, answer
 from experiments.analyses.queue import Job
 from experiments.analyses.requests import HierarchyRequest
+from experiments.catalog.definitions import ExperimentDefinition
 from experiments.review import reading as of_series
 from experiments.review.estimates import Estimates, effective, estimate
+from experiments.review.guardrails import find
 
 if TYPE_CHECKING:
     from optimizer.partial_pooling import Responders
@@ -26,7 +28,7 @@ MOST_NUMBERS: Final = 20_000_000  # draws x segments x variants: some copies of 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the analysis starts from; ``available``: variants that can win, shape (n_variants,)."""
+    """What the analysis starts from; ``available``: variants that can win, shape (n_segments, n_variants)."""
 
     source: Source
     available: NDArray[np.bool_]
@@ -35,11 +37,14 @@ class Seen:
 def read(session: Session, job: Job) -> Seen:
     """Read the metric's strata, all of the experiment's segments."""
     request = HierarchyRequest.model_validate(dict(job.parameters) | {"kind": job.kind})
-    _, series = of_series.started_series(session, job.experiment, segment=None)
+    experiment, series = of_series.started_series(session, job.experiment, segment=None)
     variants = of_series.variants_of_series(session, series.number or 0)
     reading = of_series.read(session, series, metric=request.metric, as_of=job.as_of)
-    live = [variant.retired_at is None for variant in variants]
-    return Seen(Source(request, reading, job.as_of, series.number or 0, N_CHAINS), np.array(live))
+    live = np.array([variant.retired_at is None for variant in variants])
+    definition = ExperimentDefinition.model_validate(experiment.body)
+    guarded = find(session, series, definition=definition, as_of=job.as_of)
+    can_win = guarded.available(live, segments=reading.units.segments)[:-1]
+    return Seen(Source(request, reading, job.as_of, series.number or 0, N_CHAINS), can_win)
 
 
 def compute(data: Seen, *, progress: Progress) -> dict[str, Any]:

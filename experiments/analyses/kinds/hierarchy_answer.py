@@ -95,11 +95,11 @@ def _personalise(source: Source, found: Estimates, *, pooled: "Pooled") -> dict[
 
 def _model(source: Source) -> dict[str, Any]:
     request = source.request
-    binary = source.reading.metric.kind == "binary"
+    is_rate = source.reading.is_rate
     return {
         "says": _SAYS,
-        "likelihood": "binomial" if binary else "normal",
-        "scale": "log odds" if binary else "relative to the base",
+        "likelihood": "binomial" if is_rate else "normal",
+        "scale": "log odds" if is_rate else "relative to the base",
         "priors": {"average_sd": request.average_sd, "tau_scale": request.tau_scale},
         "level": request.level,
         "seed": request.seed,
