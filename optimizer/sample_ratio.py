@@ -76,38 +76,6 @@ def sample_ratio(n_units: ArrayLike, weights: ArrayLike) -> SampleRatio:
     return _judged(statistic, degrees_of_freedom=rank, relative_gap=gap)
 
 
-def stratified_sample_ratio(n_units: ArrayLike, weights: ArrayLike) -> SampleRatio:
-    """Chi-squared check within each version, summed: sees gaps that cancel over versions, needs full versions.
-
-    Args:
-        n_units: Units counted, shape (n_versions, n_variants).
-        weights: Logged propensities, the same shape. Versions that expect fewer than 5 units of any variant with a
-            positive weight are left out.
-    Raises:
-        InvalidCounts: Counts negative or not finite.
-        InvalidArgument: Shapes differ, or a row of weights is no probability vector.
-    Source: Pearson's chi-squared, which adds up over independent versions.
-
-    >>> result = stratified_sample_ratio(
-    ...     [[520, 480], [1580, 420], [910, 90]], [[0.5, 0.5], [0.8, 0.2], [0.9, 0.1]]
-    ... )
-    >>> round(result.statistic, 4), result.degrees_of_freedom, round(result.p_value, 4)
-    (3.9611, 3, 0.2657)
-    """
-    units, shares = _versions(n_units, weights)
-    if (units[shares == 0.0] > 0.0).any():
-        return SampleRatio(0.0, np.inf, 0, np.inf, "alarm")
-    expected = units.sum(axis=1, keepdims=True) * shares
-    full = ((expected >= SMALLEST_EXPECTED) | (shares == 0.0)).all(axis=1)
-    used = (shares > 0.0) & full[:, np.newaxis]
-    degrees_of_freedom = int(used.sum() - full.sum())
-    if degrees_of_freedom == 0:
-        return SampleRatio(None, 0.0, 0, 0.0, "not_estimable")
-    gaps, means = (units - expected)[used], expected[used]
-    gap = float((np.abs(gaps) / means).max())
-    return _judged(float((gaps**2 / means).sum()), degrees_of_freedom=degrees_of_freedom, relative_gap=gap)
-
-
 def judged(ratio: SampleRatio, always_valid_p_value: float, *, n_checks: int = 1) -> SampleRatio:
     """The check with its status by both p-values: the chi-squared one may warn, only the always-valid one may alarm.
 
@@ -116,7 +84,7 @@ def judged(ratio: SampleRatio, always_valid_p_value: float, *, n_checks: int = 1
     or an always-valid one below 0.001 with a smaller gap. Both alarm at once on units of a variant without weight.
 
     Args:
-        ratio: From `sample_ratio` or `stratified_sample_ratio`.
+        ratio: From `sample_ratio`.
         always_valid_p_value: Of the same units, from `sequential_sample_ratio`, in [0, 1].
         n_checks: How many segments are checked at once: an alarm needs its p-value below 0.001 / n_checks (Bonferroni).
     Raises:

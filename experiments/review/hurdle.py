@@ -75,7 +75,9 @@ def _factors(posterior: HurdlePosterior, at: tuple[int, int]) -> Mapping[str, An
 def _compared(drawn: DrawnComparison, parts: DifferenceParts, *, at: tuple[int, int]) -> Mapping[str, Any]:
     return {
         "from_payers": number(parts.from_payers[at]),
+        "from_payers_sd": number(parts.from_payers_sd[at]),
         "from_amounts": number(parts.from_amounts[at]),
+        "from_amounts_sd": number(parts.from_amounts_sd[at]),
         "probability_best": number(drawn.probability_best[at]),
         "expected_loss": number(drawn.expected_loss[at]),
         "monte_carlo_error": {

@@ -107,12 +107,17 @@ class Shrunk:
                 "absolute": number(effect * base),
                 "interval": pair(low * base, high * base),
                 "probability_best": number(self.best[at]),
+                "shrinkage": number(self.effects.shrinkage[at]),
             }
         }
 
     def personalise(self) -> dict[str, Any]:
-        """The answer to "personalise or not?"."""
-        return said_of(self.personalisation, self.reason, matured=self.matured)
+        """The answer to "personalise or not?", and how much segments differ (tau, relative to the base)."""
+        answer = said_of(self.personalisation, self.reason, matured=self.matured)
+        if self.effects is None:
+            return answer
+        mean, low, high = self.effects.tau_interval(LEVEL)
+        return {**answer, "tau": {"mean": mean, "interval": pair(low, high)}}
 
 
 def said_of(found: Personalisation | None, reason: str | None, *, matured: Strata) -> dict[str, Any]:

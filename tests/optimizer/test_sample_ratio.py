@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import binom, chi2, chisquare
 
 from optimizer.errors import InvalidArgument, InvalidCounts
-from optimizer.sample_ratio import judged, sample_ratio, stratified_sample_ratio
+from optimizer.sample_ratio import judged, sample_ratio
 from optimizer.sequential_sample_ratio import sequential_sample_ratio
 
 MOVED_UNITS = [[520, 480], [1580, 420], [910, 90]]
@@ -38,17 +38,6 @@ def test_judging_all_units_by_the_current_weights_would_have_alarmed() -> None:
     assert sample_ratio(np.sum(MOVED_UNITS, axis=0), MOVED_WEIGHTS[-1]).status == "alarm"
 
 
-def test_the_stratified_check_adds_chi_squared_over_versions() -> None:
-    """reference/STATISTICS.md, section 7.3: 3.9611 on 3 df, p = .2657."""
-    result = stratified_sample_ratio(MOVED_UNITS, MOVED_WEIGHTS)
-    assert (round(result.statistic, 4), result.degrees_of_freedom) == (3.9611, 3)
-    assert result.p_value == pytest.approx(0.2657, abs=5e-5)
-
-
-def test_the_stratified_check_leaves_out_versions_that_expect_too_few() -> None:
-    assert stratified_sample_ratio([[5, 0]], [[0.9, 0.1]]).status == "not_estimable"
-
-
 def test_cookie_cats_is_a_warning_and_not_an_alarm() -> None:
     """Kaggle's Cookie Cats: 44,700 v 45,489, p = .0086, but a gap of .9 % only."""
     result = sample_ratio([44_700, 45_489], [0.5, 0.5])
@@ -67,8 +56,7 @@ def test_hillstroms_campaign_is_balanced() -> None:
 
 
 def test_units_of_a_variant_that_had_no_weight_are_an_alarm() -> None:
-    for check in (sample_ratio, stratified_sample_ratio):
-        assert check([100, 100, 1], [0.5, 0.5, 0.0]).status == "alarm"
+    assert sample_ratio([100, 100, 1], [0.5, 0.5, 0.0]).status == "alarm"
     assert sequential_sample_ratio([[100, 100, 1]], [[0.5, 0.5, 0.0]]).p_value == 0.0
 
 
