@@ -225,8 +225,10 @@ def read(
         covariate=values.covariate,
         first_hour=first_hour,
         last_hour=last_hour,
-        n_lacking=float(tallies.n_lacking.sum()),
-        monthly_units=monthly_units(tallies.first_hour, tallies.last_hour, n_units=tallies.n_units),
+        n_lacking=float(tallies.n_lacking[measured].sum()),
+        monthly_units=monthly_units(
+            tallies.first_hour[measured], tallies.last_hour[measured], n_units=tallies.n_units[measured]
+        ),
         weights=_current(weights, tallies.segments),
         net=net,
         currency=currency,

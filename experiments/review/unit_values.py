@@ -98,10 +98,12 @@ def _linearised(units: Strata, *, group: Ints) -> Strata:
 
 def _moved(units: Strata, *, group: Ints) -> Flags:
     """Whether the units of a group were given variants by more than one weighting, shape (n_groups,)."""
-    moved = np.zeros(int(group.max(initial=-1)) + 1, dtype=np.bool_)
     used = units.n_units.sum(axis=1) > 0.0
-    for one in np.unique(group[used]):
-        moved[one] = np.ptp(units.propensity[used & (group == one)], axis=0).max(initial=0.0) > _SAME_WEIGHTS
+    shape = int(group.max(initial=-1)) + 1, units.n_units.shape[1]
+    least, most = np.full(shape, np.inf), np.full(shape, -np.inf)
+    np.minimum.at(least, group[used], units.propensity[used])
+    np.maximum.at(most, group[used], units.propensity[used])
+    moved: Flags = (most > least + _SAME_WEIGHTS).any(axis=1)
     return moved
 
 

@@ -1,6 +1,6 @@
 """What policies and programmes earn. Expected values: sums written by the test, worked out by hand."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -28,6 +28,15 @@ def _promoted(session: Session, segments: dict[str, str], **settings: Any) -> in
     request = {"reason": "won", "segments": segments, "force": True, "explore": 0.2}
     number: int = promote(session, KEY, request=request | settings, actor=ACTOR)["series"]
     return number
+
+
+def _programme_that_always_measured(session: Session) -> int:
+    """The number of the programme; what it counts since its experiment started is taken to be counted all along."""
+    series = session.exec(select(Series).where(Series.kind == "programme")).one()
+    series.metrics = [metric | {"since": None} for metric in series.metrics]
+    session.flush()
+    assert series.number is not None
+    return series.number
 
 
 def test_the_standing_variant_is_compared_with_all_that_explore(session: Session) -> None:
@@ -97,8 +106,7 @@ def test_a_placement_where_nothing_stands_has_no_policy_results(session: Session
 def test_the_programme_compares_treated_with_held_out_in_every_segment(session: Session) -> None:
     """Enrolments carry the placement's segments; their weights are the holdout's share, 10 %."""
     start_experiment(session, segments=("vip", "all"))
-    programme = session.exec(select(Series.number).where(Series.kind == "programme")).one()
-    assert programme is not None
+    programme = _programme_that_always_measured(session)
     for segment in ("vip", "all"):
         two_weeks(session, programme, rates={"treated": 0.12}, n_units=900, segment=segment)
         two_weeks(session, programme, rates={"held_out": 0.10}, n_units=100, segment=segment)
@@ -134,10 +142,26 @@ def test_a_policy_and_the_programme_are_told_by_period_too(session: Session) -> 
             standing = variant_of(row, "standing")
             assert standing["uplift"]["absolute"] == pytest.approx(uplift)
             assert standing["n_units"] == 800
-    programme = session.exec(select(Series.number).where(Series.kind == "programme")).one()
-    assert programme is not None
+    programme = _programme_that_always_measured(session)
     observe(session, programme, variant="treated", n_units=900, visits=108)
     observe(session, programme, variant="held_out", n_units=100, visits=10)
     (placement,) = programme_results(session, metric="visit")["placements"]
     (period,) = placement["periods"]
     assert variant_of(period["overall"], "treated")["uplift"]["absolute"] == pytest.approx(0.02)
+
+
+def test_units_from_before_a_programme_counted_a_metric_are_not_taken_for_silent_ones(session: Session) -> None:
+    """Of 1,000 units a month before the experiment nobody counted visits; of those since, 12 in 100 visit."""
+    start_experiment(session)
+    programme = session.exec(select(Series).where(Series.kind == "programme")).one()
+    joined_at = datetime.fromisoformat(next(m["since"] for m in programme.metrics if m["key"] == "visit"))
+    number = programme.number or 0
+    observe(session, number, variant="treated", n_units=900)
+    observe(session, number, variant="held_out", n_units=100)
+    programme.metrics = [m | {"since": (joined_at - timedelta(days=20)).isoformat()} for m in programme.metrics]
+    session.flush()
+    observe(session, number, variant="treated", n_units=900, visits=108, since=joined_at - timedelta(days=10))
+    observe(session, number, variant="held_out", n_units=100, visits=10, since=joined_at - timedelta(days=10))
+    (placement,) = programme_results(session, metric="visit")["placements"]
+    assert variant_of(placement["overall"], "treated")["mean"] == pytest.approx(0.12)
+    assert variant_of(placement["overall"], "treated")["n_units"] == 900
