@@ -103,8 +103,7 @@ def _moved(units: Strata, *, group: Ints) -> Flags:
     least, most = np.full(shape, np.inf), np.full(shape, -np.inf)
     np.minimum.at(least, group[used], units.propensity[used])
     np.maximum.at(most, group[used], units.propensity[used])
-    moved: Flags = (most > least + _SAME_WEIGHTS).any(axis=1)
-    return moved
+    return np.asarray((most > least + _SAME_WEIGHTS).any(axis=1))
 
 
 def _around_common(units: Strata, *, group: Ints) -> Strata:
