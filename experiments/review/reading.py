@@ -226,13 +226,16 @@ def read(
         first_hour=first_hour,
         last_hour=last_hour,
         n_lacking=float(tallies.n_lacking[measured].sum()),
-        monthly_units=monthly_units(
-            tallies.first_hour[measured], tallies.last_hour[measured], n_units=tallies.n_units[measured]
-        ),
+        monthly_units=_monthly(tallies, measured),
         weights=_current(weights, tallies.segments),
         net=net,
         currency=currency,
     )
+
+
+def _monthly(tallies: Tallies, measured: Flags) -> float | None:
+    hours = tallies.first_hour[measured], tallies.last_hour[measured]
+    return monthly_units(*hours, n_units=tallies.n_units[measured])
 
 
 def _measured(tallies: Tallies, metric: PinnedMetric) -> Flags:

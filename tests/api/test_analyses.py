@@ -162,8 +162,12 @@ def test_only_so_many_may_wait(running: Client, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ask, "MAX_ACTIVE", 2)
     first, _ = _ask(running, seed=1), _ask(running, seed=2)
     problem = assert_problem(running.post(ANALYSES, ASKED | {"seed": 3}), 429, "too_many_analyses")
-    assert "has 2 analyses that wait or run" in problem["detail"]
+    assert problem["detail"].startswith("2 analyses of experiment 'subject' wait or run")
     assert _ask(running) == first, "the same may always be asked for"
+    monkeypatch.setattr(ask, "MAX_ACTIVE", 20)
+    monkeypatch.setattr(ask, "MAX_ACTIVE_IN_ALL", 2)
+    problem = assert_problem(running.post(ANALYSES, ASKED | {"seed": 3}), 429, "too_many_analyses")
+    assert problem["detail"].startswith("2 analyses of all experiments wait or run")
 
 
 def test_analyses_need_a_key_that_may_analyse(running: Client, app: Flask, worker: Worker) -> None:

@@ -95,8 +95,8 @@ def test_nothing_to_pool_is_refused(session: Session, monkeypatch: pytest.Monkey
     observe(session, series, variant="b", n_units=10, visits=1)  # and none of a
     with pytest.raises(TooFewSegments, match="there are 1"):
         _compute(_seen(session))
-    monkeypatch.setattr(hierarchy, "MOST_NUMBERS", 2 * 2 * 4_000 - 1)
-    with pytest.raises(TooManySegments, match="2 segments of 2 variants with 4000 draws are more than 15999"):
+    monkeypatch.setattr(hierarchy, "MOST_NUMBERS", 2 * 2 * 8_000 - 1)
+    with pytest.raises(TooManySegments, match="2 segments of 2 variants with 8000 draws are more than 31999"):
         _compute(_seen(session))
 
 

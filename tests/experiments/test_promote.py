@@ -108,7 +108,7 @@ def test_the_policys_series_has_the_experiments_variants_metrics_and_pinned_segm
 
 def test_the_evidence_is_the_review_as_it_was(session: Session) -> None:
     _world(session)
-    before = results(session, KEY)
+    before = results(session, KEY, is_brief=True)
     _promote(session)
     evidence = read_policy(session, PLACEMENT)["history"][0]["evidence"]
     assert set(evidence) == {"vip"}
