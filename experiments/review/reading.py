@@ -193,12 +193,11 @@ def read(
     variants = variants_of_series(session, series.number or 0)
     control = next(variant.key for variant in variants if variant.is_control)
     weights = read_weights(session, series.number or 0)
-    before = int(as_of.timestamp() // _HOUR) + 1
     maturing = (as_of - pinned.window - pinned.grace).timestamp()
-    hourly_from = int(maturing // _DAY) * 24  # of earlier days all hours have matured
+    # Of days before the one that is maturing all hours have matured.
+    span = {"before_hour": int(as_of.timestamp() // _HOUR) + 1, "hourly_from": int(maturing // _DAY) * 24}
 
     def tallies_of(key: str) -> Tallies:
-        span = {"before_hour": before, "hourly_from": hourly_from}
         return read_tallies(session, series.number or 0, metric=key, segments=segments, **span)
 
     tallies, capped = tallies_of(pinned.key), pinned.cap is not None
@@ -210,7 +209,6 @@ def read(
 
     costs = costs_of([variant.cost for variant in variants])
     net, currency = _net(pinned, pinned_metrics(series), costs=costs, read_strata=strata_of_metric)
-    first_hour, last_hour = _hours(tallies, matured)
     attribute = None if series.covariate is None else series.covariate["attribute"]
     units = strata_of(tallies, weights, control=control, capped=capped, chosen=measured)
     matured_units = strata_of(tallies, weights, control=control, capped=capped, chosen=matured)
@@ -223,8 +221,7 @@ def read(
         matured=_alike(matured_units, values, metric=pinned),
         uncapped=_alike(strata_of(tallies, weights, control=control), values, metric=pinned) if capped else None,
         covariate=values.covariate,
-        first_hour=first_hour,
-        last_hour=last_hour,
+        **_hours(tallies, matured),
         n_lacking=float(tallies.n_lacking[measured].sum()),
         monthly_units=_monthly(tallies, measured),
         weights=_current(weights, tallies.segments),
@@ -280,10 +277,10 @@ def _decided_by(tallies: Tallies, series: Series) -> Floats:
     return hour_ends if series.closes_at is None else np.minimum(hour_ends, series.closes_at.timestamp())
 
 
-def _hours(tallies: Tallies, matured: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+def _hours(tallies: Tallies, matured: Flags) -> dict[str, Floats]:
     """The first and the last hour with matured decisions of each segment."""
     first, last = np.full(len(tallies.segments), np.inf), np.full(len(tallies.segments), -np.inf)
     np.minimum.at(first, tallies.segment[matured], tallies.first_hour[matured])
     np.maximum.at(last, tallies.segment[matured], tallies.last_hour[matured])
     known = np.isfinite(first)
-    return np.where(known, first, np.nan), np.where(known, last, np.nan)
+    return {"first_hour": np.where(known, first, np.nan), "last_hour": np.where(known, last, np.nan)}
