@@ -58,7 +58,7 @@ def block_differences(
     >>> late.estimate.round(3)
     array([0. , 0.1])
     """
-    n, mean, spread = _cells(n_units, total, sum_squares=sum_squares)
+    n, mean, spread = checked_cells(n_units, total, sum_squares=sum_squares)
     control = _control(n.shape[-1], control_index)
     n_control, mean_control, spread_control = n[..., control], mean[..., control], spread[..., control]
     both = (n > 0.0) & (n_control > 0.0)
@@ -93,7 +93,7 @@ def block_means(
     >>> block_means([[80, 20], [20, 80]], [[8, 2], [8, 32]], sum_squares=[[8, 2], [8, 32]]).estimate.round(3)
     array([0.25, 0.25])
     """
-    n, mean, spread = _cells(n_units, total, sum_squares=sum_squares)
+    n, mean, spread = checked_cells(n_units, total, sum_squares=sum_squares)
     weight = n.sum(axis=-1) if mix is None else np.asarray(mix, dtype=np.float64)
     return _standardised(mean, np.where(n > 0.0, spread, np.nan), mix=weight)
 
@@ -139,8 +139,17 @@ def _weighted(values: Floats, variance: Floats, *, weight: Floats) -> tuple[Floa
     return estimate, error
 
 
-def _cells(n_units: ArrayLike, total: ArrayLike, *, sum_squares: ArrayLike) -> tuple[Floats, Floats, Floats]:
-    """Units, mean, and variance of the mean of each cell; a cell of one unit borrows its variant's pooled variance."""
+def checked_cells(n_units: ArrayLike, total: ArrayLike, *, sum_squares: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """Units, mean, and variance of the mean of each cell; a cell of one unit borrows its variant's pooled variance.
+
+    Args:
+        n_units: Units, shape (..., n_strata, n_variants).
+        total: Sum of their outcomes, the same shape.
+        sum_squares: Sum of the squares of these, the same shape.
+    Raises:
+        InvalidArgument: Shapes differ, or fewer than two dimensions.
+        InvalidCounts: Not finite, negative units, sums without units, or sums that contradict each other.
+    """
     n, sums, squares = (np.asarray(values, dtype=np.float64) for values in (n_units, total, sum_squares))
     if n.ndim < 2 or n.shape != sums.shape or n.shape != squares.shape:
         raise InvalidArgument("n_units", f"shapes {n.shape}, {sums.shape}, {squares.shape} do not fit together")

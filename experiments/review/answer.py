@@ -46,7 +46,8 @@ def shown(reading: Reading) -> Shown:
     posterior = posterior_of(estimates, is_rate=reading.is_rate, prior=reading.metric.prior)
     if posterior is None:
         return _nothing(estimates, counts)
-    low, high = posterior.interval(LEVEL)
+    levels = posterior_of(estimates, is_rate=reading.is_rate, prior=reading.metric.prior, of_levels=True) or posterior
+    low, high = levels.interval(LEVEL)
     control = estimates.control
     return Shown(
         estimates,

@@ -119,13 +119,16 @@ def _compared(
     found: Sequence[Estimates], *, rows: Sequence[int], is_rate: bool, metric: PinnedMetric
 ) -> tuple[Floats, Floats, Floats]:
     """Intervals and probabilities to be best; NaN on days when no outcome varied yet."""
-    posteriors = [posterior_of(one, is_rate=is_rate, prior=metric.prior) for one in found]
+    posteriors, levels = (
+        [posterior_of(one, is_rate=is_rate, prior=metric.prior, of_levels=of_levels) for one in found]
+        for of_levels in (False, True)
+    )
     known = [i for i, one in enumerate(posteriors) if one is not None]
     shape = len(found), len(rows), found[0].mean.shape[1] if found else 0
     low, high, best = (np.full(shape, np.nan) for _ in range(3))
     if known:
         together = _stacked([one for one in posteriors if one is not None], rows=rows)
-        low[known], high[known] = together.interval(LEVEL)
+        low[known], high[known] = _stacked([one for one in levels if one is not None], rows=rows).interval(LEVEL)
         best[known] = probability_best(together, higher_is_better=metric.higher_is_better)
     return low, high, best
 

@@ -168,16 +168,20 @@ def judged(
         average_sd: Prior standard deviation of average effects, for the choices of earlier days.
         tau_scale: Prior scale of how far segments differ, likewise.
     """
-    check = prequential_value(
-        _by_day(matured),
-        control_index=matured.control,
-        available=effects.available,
-        higher_is_better=higher_is_better,
-        average_sd=average_sd,
-        tau_scale=tau_scale,
-    )
     try:
-        return personalise_or_not(effects, shares=value_shares(n_units, base), rng=rng, check=check), None
+        shares = value_shares(n_units, base)
+        first = personalise_or_not(effects, shares=shares, rng=rng)
+        if first.verdict != "personalise":
+            return first, None  # later days could only say less
+        check = prequential_value(
+            _by_day(matured),
+            control_index=matured.control,
+            available=effects.available,
+            higher_is_better=higher_is_better,
+            average_sd=average_sd,
+            tau_scale=tau_scale,
+        )
+        return personalise_or_not(effects, shares=shares, rng=rng, check=check), None
     except InvalidArgument as error:
         return None, f"not estimable: {error}"
 
