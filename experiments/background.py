@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import Engine
 
 from experiments.analyses.analyst import Analyst
-from experiments.corrections.progress import correct
+from experiments.corrections.progress import correct, is_unfinished
 from experiments.database import AWAY, database_now, transaction, write_queue
 from experiments.errors import LeaseLost
 from experiments.guardrails.guard import Guarded, guard
@@ -34,9 +34,13 @@ _SHARD = 0  # of the tallies: web workers have 1 and up
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one pass did: waiting outcomes looked at again, what guardrails paused, and what was learnt."""
+    """What one pass did: waiting outcomes looked at again, what guardrails paused, and what was learnt.
+
+    ``is_behind``: corrections are left that need no pause before the next pass.
+    """
 
     n_swept: int
+    is_behind: bool
     guarded: Guarded
     learned: Learned
 
@@ -52,8 +56,9 @@ def work_once(engine: Engine, *, holder: str) -> Pass | None:
     if lease is None:
         return None
     n_swept = _sweep(engine)
-    correct(engine, lease)  # before the others, which read the tallies that this moves
-    return Pass(n_swept, guard(engine, lease), learn(engine, lease))
+    moved = correct(engine, lease) > 0  # before the others, which read the tallies that this moves
+    is_behind = moved and is_unfinished(engine)
+    return Pass(n_swept, is_behind, guard(engine, lease), learn(engine, lease))
 
 
 def let_go(engine: Engine, *, holder: str) -> None:
@@ -73,8 +78,10 @@ def run(engine: Engine, *, learn_seconds: float, stop: threading.Event) -> None:
     holder, n_failures, checkpoint_at = holder_name(), 0, time.monotonic()
     analyst = Analyst(engine)
     while not stop.is_set():
+        done = None
         try:
-            _log(work_once(engine, holder=holder))
+            done = work_once(engine, holder=holder)
+            _log(done)
             analyst.look()
             if time.monotonic() >= checkpoint_at:
                 checkpoint(engine)
@@ -85,7 +92,8 @@ def run(engine: Engine, *, learn_seconds: float, stop: threading.Event) -> None:
         except AWAY as error:
             n_failures += 1
             log.warning("database_away", error=type(error).__name__, n_failures=n_failures)
-        stop.wait(min(learn_seconds * 2 ** min(n_failures, 10), max(learn_seconds, MAX_BACK_OFF_SECONDS)))
+        if done is None or not done.is_behind:
+            stop.wait(min(learn_seconds * 2 ** min(n_failures, 10), max(learn_seconds, MAX_BACK_OFF_SECONDS)))
     with contextlib.suppress(*AWAY):
         analyst.close()
     with contextlib.suppress(*AWAY):

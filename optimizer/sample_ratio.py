@@ -86,7 +86,7 @@ def judged(ratio: SampleRatio, always_valid_p_value: float, *, n_checks: int = 1
     Args:
         ratio: From `sample_ratio`.
         always_valid_p_value: Of the same units, from `sequential_sample_ratio`, in [0, 1].
-        n_checks: How many segments are checked at once: an alarm needs its p-value below 0.001 / n_checks (Bonferroni).
+        n_checks: How many segments are checked at once: both p-values are multiplied by it (Bonferroni).
     Raises:
         InvalidArgument: A p-value outside [0, 1], or no check.
 
@@ -101,7 +101,7 @@ def judged(ratio: SampleRatio, always_valid_p_value: float, *, n_checks: int = 1
     status: Status = "ok"
     if is_sure and ratio.relative_gap >= ALARM_GAP:
         status = "alarm"
-    elif is_sure or (once is not None and once < WARNING_P_VALUE):
+    elif is_sure or (once is not None and once * n_checks < WARNING_P_VALUE):
         status = "warning"
     elif once is None:
         status = "not_estimable"

@@ -6,7 +6,7 @@ from typing import Any, Final
 from sqlmodel import Session, col, func, select
 
 from experiments.access import audit
-from experiments.analyses.errors import AnalysisEnded, AnalysisNotFound, TooManyAnalyses
+from experiments.analyses.errors import AnalysisEnded, AnalysisNotFound, TooFewSegments, TooManyAnalyses
 from experiments.analyses.kinds import KINDS
 from experiments.analyses.requests import SEEDS, AnalysisRequest
 from experiments.database import database_now
@@ -35,6 +35,7 @@ def ask_for(session: Session, key: str, *, request: object, actor: str) -> Analy
         ExperimentNotFound: No such experiment.
         WrongState: It has not started.
         MetricNotMeasured: It does not measure the metric.
+        TooFewSegments: It has fewer than the kind takes.
         TooManyAnalyses: 20 of its analyses wait or run already, or 200 of all.
     """
     from experiments.review.reading import moment_of, pinned_metric, started_series  # asking needs it, cancelling not
@@ -43,6 +44,8 @@ def ask_for(session: Session, key: str, *, request: object, actor: str) -> Analy
     session.get(Experiment, key, with_for_update=True)
     _, series = started_series(session, key, segment=None)
     moment = moment_of(session, asked.as_of)
+    if len(series.segments) < KINDS[asked.kind].least_segments:
+        raise TooFewSegments(len(series.segments))
     metric = _taken(pinned_metric(series, asked.metric), kind=asked.kind)
     said = asked.model_dump(mode="json", exclude={"kind"}) | {"metric": metric.key}
     active = session.exec(select(Analysis).where(Analysis.experiment == key, col(Analysis.status).in_(ACTIVE))).all()

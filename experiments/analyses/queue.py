@@ -64,6 +64,7 @@ def claim(session: Session, *, holder: str, kinds: Collection[str]) -> Job | Non
             progress=0.0,
             heartbeat_at=now,
             started_at=now,
+            error=None,
         )
         columns = (_c.id, _c.experiment, _c.kind, _c.parameters, _c.as_of)
         claimed = connection.execute(change.returning(*columns)).one_or_none()

@@ -140,6 +140,8 @@ def read_campaign(path: Path, columns: CampaignColumns, *, now: datetime) -> Cam
     Raises:
         UnreadableCampaign: With the number of the first row that is wrong, or what the file as a whole lacks.
     """
+    if columns.covariate in {outcome.name for outcome in columns.outcomes}:
+        raise UnreadableCampaign(f"the covariate {columns.covariate!r} is an outcome: it must be known before")
     frame = read_columns(path, columns.names())
     variants = _variants(frame[columns.variant], control=columns.control)
     segments = _segments(None if columns.segment is None else frame[columns.segment], n_rows=frame.height)

@@ -174,7 +174,7 @@ class Denominator(_Definition):
 class Prior(_Definition):
     """What is expected of a unit's mean outcome before any is seen, and how many units that is worth."""
 
-    mean: float
+    mean: Annotated[float, Field(ge=-1e12, le=1e12)]
     n_units: Annotated[float, Field(gt=0, le=1e9)]
 
 
@@ -208,6 +208,8 @@ class MetricDefinition(_Definition):
             wrong.append(FieldError("/currency", f"only a mean or a ratio is money, not a {self.kind}"))
         if self.prior is not None and self.kind == "binary" and not 0.0 < self.prior.mean < 1.0:
             wrong.append(FieldError("/prior/mean", f"is {self.prior.mean}, no rate between 0 and 1"))
+        if self.prior is not None and self.kind == "count" and self.prior.mean < 0.0:
+            wrong.append(FieldError("/prior/mean", f"is {self.prior.mean}, and no count is below 0"))
         refuse(wrong)
         return self
 

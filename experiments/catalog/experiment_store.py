@@ -103,6 +103,7 @@ def check_experiment(session: Session, definition: ExperimentDefinition) -> None
             if segment not in known
         ]
         wrong += _wrong_guardrails(definition, segments=set(definition.segments or known))
+    wrong += _toothless_guardrails(session, definition)
     wrong += [*_goal_errors(session, definition), *_covariate_errors(session, definition.covariate)]
     if wrong:
         raise InvalidDefinition(wrong)
@@ -131,6 +132,15 @@ def _covariate_errors(session: Session, covariate: Covariate | None) -> list[Fie
     if not found.body["stored"]:
         wrong.append(FieldError(pointer, f"must be stored with decisions, and {attribute} is declared not to be"))
     return wrong
+
+
+def _toothless_guardrails(session: Session, definition: ExperimentDefinition) -> Iterator[FieldError]:
+    """A rate can't get worse by 1 or more."""
+    for i, guardrail in enumerate(definition.guardrails):
+        metric = find_definition(session, "metric", key=guardrail.metric)
+        if metric is not None and metric.body["kind"] == "binary" and guardrail.max_harm >= 1.0:
+            detail = f"is {guardrail.max_harm:g}, and the rate {shown(guardrail.metric)} can't get worse by that much"
+            yield FieldError(f"/guardrails/{i}/max_harm", detail)
 
 
 def _wrong_guardrails(definition: ExperimentDefinition, *, segments: Collection[str]) -> Iterator[FieldError]:

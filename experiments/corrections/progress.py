@@ -52,6 +52,11 @@ def correct(engine: Engine, lease: Lease, *, seconds: float = MAX_SECONDS) -> in
     return n_looked_at
 
 
+def is_unfinished(engine: Engine) -> bool:
+    """Whether any correction is still being applied or reverted."""
+    return bool(_unfinished(engine))
+
+
 def settle_arrivals(engine: Engine, lease: Lease, *, stop_at: float) -> int:
     """Say which of the outcomes that arrived under a ``keep_first`` is the first; returns how many were looked at.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from experiments.review.estimates import Estimates, estimate, posterior_of
 from experiments.review.reading import Reading
 from experiments.review.strata import Strata
 from optimizer.comparison import Uplift, absolute_uplift, expected_loss, probability_beats, relative_uplift
+from optimizer.posteriors import Posterior
 from optimizer.probability_best import probability_best
+from optimizer.rows import mapped
 
 Floats = NDArray[np.float64]
 
@@ -47,19 +50,45 @@ def shown(reading: Reading) -> Shown:
     if posterior is None:
         return _nothing(estimates, counts)
     levels = posterior_of(estimates, is_rate=reading.is_rate, prior=reading.metric.prior, of_levels=True) or posterior
-    low, high = levels.interval(LEVEL)
-    control = estimates.control
+    known, control = np.isfinite(estimates.mean), estimates.control
+    low, high = (np.where(known, end, np.nan) for end in levels.interval(LEVEL))
+    best, loss = (
+        among_known(posterior, known, compare=partial(method, higher_is_better=higher_is_better))
+        for method in (probability_best, expected_loss)
+    )
+    beats = probability_beats(posterior, control_index=control, higher_is_better=higher_is_better)
     return Shown(
         estimates,
         *counts,
         low,
         high,
-        best=probability_best(posterior, higher_is_better=higher_is_better),
-        beats=probability_beats(posterior, control_index=control, higher_is_better=higher_is_better),
-        loss=expected_loss(posterior, higher_is_better=higher_is_better),
+        best=best,
+        beats=np.where(known & known[:, [control]], beats, np.nan),
+        loss=loss,
         absolute=absolute_uplift(posterior, control_index=control, level=LEVEL),
         relative=relative_uplift(posterior, control_index=control, level=LEVEL),
     )
+
+
+def among_known(posterior: Posterior, known: NDArray[np.bool_], *, compare: Callable[[Posterior], Floats]) -> Floats:
+    """Compare the variants of each row that have units, NaN for the others, and where fewer than two have.
+
+    Args:
+        posterior: Shape (n_rows, n_variants).
+        known: Which have units, the same shape.
+        compare: Of posteriors (rows, columns): a number of each.
+    """
+    found = np.full(known.shape, np.nan)
+    patterns, pattern_of = np.unique(known, axis=0, return_inverse=True)
+    for number_, pattern in enumerate(patterns):
+        if pattern.sum() > 1:
+            where = np.ix_(np.flatnonzero(pattern_of.reshape(-1) == number_), np.flatnonzero(pattern))
+            found[where] = compare(mapped(posterior, partial(_selected, where=where)))
+    return found
+
+
+def _selected(values: Floats, *, where: tuple[NDArray[np.intp], ...]) -> Floats:
+    return values[where]
 
 
 def _with_all(units: Strata, values: Floats) -> Floats:
@@ -90,6 +119,7 @@ def variants_of(
             "n_responders": int(shown_.n_responders[row, index]),
             "mean": number(found.mean[row, index]),
             "interval": pair(shown_.low[row, index], shown_.high[row, index]),
+            "reason": _why_none(shown_, row, index=index),
             "probability_best": number(shown_.best[row, index]),
             "probability_beats_control": None if index == found.control else number(shown_.beats[row, index]),
             "expected_loss": number(shown_.loss[row, index]),
@@ -99,6 +129,16 @@ def variants_of(
         }
         for index, key in enumerate(variants)
     ]
+
+
+def _why_none(shown_: Shown, row: int, *, index: int) -> str | None:
+    """Why a variant has no interval."""
+    if np.isfinite(shown_.low[row, index]):
+        return None
+    if not shown_.n_units[row, index] > 0.0:
+        return "not estimable: no unit"
+    is_mean = np.isfinite(shown_.estimates.mean[row, index])
+    return "not estimable: no outcome varies" if is_mean else "not estimable: too few denominators"
 
 
 def _uplift(shown_: Shown, row: int, *, index: int) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import date, timedelta
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.review.answer import LEVEL, number, pair
+from experiments.review.answer import LEVEL, among_known, number, pair
 from experiments.review.estimates import Estimates, estimate, posterior_of
 from experiments.review.reading import Reading
 from experiments.review.strata import Strata
@@ -16,6 +17,7 @@ from experiments.series import PinnedMetric
 from experiments.tallies.read import Weights
 from optimizer.posteriors import Posterior
 from optimizer.probability_best import probability_best
+from optimizer.rows import mapped
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -129,7 +131,11 @@ def _compared(
     if known:
         together = _stacked([one for one in posteriors if one is not None], rows=rows)
         low[known], high[known] = _stacked([one for one in levels if one is not None], rows=rows).interval(LEVEL)
-        best[known] = probability_best(together, higher_is_better=metric.higher_is_better)
+        has_units = np.array([np.isfinite(found[i].mean[rows]) for i in known])
+        flat = mapped(together, lambda values: values.reshape(-1, shape[2]))
+        compare = partial(probability_best, higher_is_better=metric.higher_is_better)
+        best[known] = among_known(flat, has_units.reshape(-1, shape[2]), compare=compare).reshape(has_units.shape)
+        low[known], high[known] = (np.where(has_units, ends[known], np.nan) for ends in (low, high))
     return low, high, best
 
 

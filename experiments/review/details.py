@@ -5,7 +5,7 @@ from typing import Any
 from experiments.review.answer import Detail, number, pair
 from experiments.review.estimates import estimate
 from experiments.review.hurdle import hurdle_detail
-from experiments.review.methods import Methods
+from experiments.review.methods import NONE_MATURED, Methods
 from experiments.review.reading import Reading
 from experiments.review.strata import Strata
 from experiments.review.verdict import Evidence
@@ -31,11 +31,13 @@ def _always_valid(evidence: Evidence) -> Detail:
             return {"always_valid": None}
         at = row, index
         known = bool(sequence.estimable[at])
+        none = not evidence.matured.n_units[row].any()
+        reason = NONE_MATURED if none else f"not estimable: {sequence.reason}"
         return {
             "always_valid": {
                 "interval": pair(sequence.low[at], sequence.high[at]),
                 "p_value": float(sequence.p_value[at]) if known else None,
-                "reason": None if known else f"not estimable: {sequence.reason}",
+                "reason": None if known else reason,
             }
         }
 

@@ -107,9 +107,11 @@ class GuardrailFindings:
             "n_events": row.n_events,
             "paused_at": None if pause is None else pause.paused_at.isoformat(),
             "status": "harm" if pause is not None else row.status,
+            "reason": _SILENT if pause is None and row.status == "not_yet" else None,
         }
 
 
+_SILENT = "too few events yet where the variant is still watched: segments that show harm by themselves are left out"
 UNGUARDED = SegmentGuardrails()
 NO_GUARDRAILS = GuardrailFindings((), {}, {})
 

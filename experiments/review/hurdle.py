@@ -33,8 +33,8 @@ def hurdle_detail(units: Strata, *, plain: Estimates, higher_is_better: bool) ->
     """
     try:
         posterior = _posterior(units)
-    except (InvalidCounts, NoVariation) as error:
-        reason = f"not estimable: {error}"
+    except (InvalidCounts, NoVariation):
+        reason = "not estimable: fewer than two units have paid, or all have paid the same"
         return lambda _row, _index: {"hurdle": {"reason": reason}}
     low, high = posterior.interval(LEVEL)
     rng = np.random.default_rng(SEED)

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from experiments.review.answer import LEVEL, number, pair
 from experiments.review.strata import Strata
@@ -14,6 +15,7 @@ from optimizer.standardise import across_segments
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
+NONE_MATURED = "not estimable: no unit has matured yet"
 _METHODS = ("naive", "inverse_propensity", "adaptive")
 _Z = 1.959963984540054
 
@@ -29,11 +31,13 @@ class Methods:
         by_method: The differences, by the method's name.
         disagree: Where the plain one lies further from the adaptive one than noise explains.
         reason: Why nothing is estimable, else "".
+        has_units: Whether any unit has matured, shape (n_segments + 1,).
     """
 
     by_method: dict[str, Difference]
     disagree: Flags
     reason: NDArray[np.str_]
+    has_units: Flags
 
     @classmethod
     def of(cls, matured: Strata, *, is_binary: bool) -> Self:
@@ -42,13 +46,17 @@ class Methods:
         whole = _over_all(matured, segments, is_binary=is_binary)
         by_method = {name: _stacked(getattr(segments, name), getattr(whole, name)) for name in _METHODS}
         disagree, reason = ([*(getattr(one, name) for one in (segments, whole))] for name in ("disagree", "reason"))
-        return cls(by_method, np.vstack(disagree), np.vstack(reason))
+        units = matured.by_segment(matured.n_units).sum(axis=1)
+        has_units = np.append(units > 0.0, units.sum() > 0.0)
+        return cls(by_method, np.vstack(disagree), np.vstack(reason), has_units)
 
     def said(self, row: int, index: int) -> dict[str, Any]:
         """The ``estimates`` of a variant; None for control."""
         why = str(self.reason[row, index])
         if why == "is_control":
             return {"estimates": None}
+        if not self.has_units[row]:
+            return {"estimates": dict.fromkeys(_METHODS) | {"disagree": False, "reason": NONE_MATURED}}
         methods = {name: _difference(one, row, index=index) for name, one in self.by_method.items()}
         reason = f"not estimable: {REASONS[why]}" if why else None
         return {"estimates": {**methods, "disagree": bool(self.disagree[row, index]), "reason": reason}}
@@ -121,4 +129,10 @@ def _difference(method: Difference, row: int, *, index: int) -> dict[str, Any] |
         "difference": number(method.estimate[at]),
         "standard_error": number(method.standard_error[at]),
         "interval": pair(method.low[at], method.high[at]),
+        "p_value": _p_value(method.estimate[at], method.standard_error[at]),
     }
+
+
+def _p_value(estimate: float, standard_error: float) -> float:
+    """Two-sided, for one look, normal."""
+    return float(2.0 * special.ndtr(-abs(estimate) / standard_error))

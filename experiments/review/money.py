@@ -77,9 +77,9 @@ def net_of_costs(value: Strata | None, goal: Strata, *, costs: Costs, same_event
 
 
 def money_of(
-    net: Strata, *, winner: str | None, currency: str | None, monthly_units: float | None
+    net: Strata, *, winner: str | None, currency: str | None, metric: str | None, monthly_units: float | None
 ) -> dict[str, Any] | None:
-    """What the winner earns more than control, with a 95 % interval; None where they can't be compared."""
+    """What the winner earns more than control, uncapped, with a 95 % interval; None where they can't be compared."""
     if winner is None:
         return None
     estimates, index = estimate(net), net.variants.index(winner)
@@ -94,6 +94,8 @@ def money_of(
         "per_month": None if monthly_units is None else monthly_units * float(gain),
         "interval": [1000.0 * (float(gain) - reach), 1000.0 * (float(gain) + reach)],
         "currency": currency,
+        "metric": metric,
+        "is_capped": False,
     }
 
 

@@ -43,7 +43,7 @@ def _period(reading: Reading, period: int, *, treated: str, as_of: datetime) -> 
     money = None
     if own.net is not None:
         whole = _units(own) if (period + 1) * PERIOD_SECONDS <= as_of.timestamp() else None
-        money = money_of(own.net, winner=treated, currency=own.currency, monthly_units=whole)
+        money = money_of(own.net, winner=treated, currency=own.currency, metric=own.money_metric, monthly_units=whole)
     return {
         "from": _moment(period),
         "until": _moment(period + 1),

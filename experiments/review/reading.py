@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,7 @@ class Reading:
         weights: Current weights by segment.
         net: Strata of what units are worth in money after costs; None if nothing is money.
         currency: Of ``net``, as far as it is known.
+        money_metric: Key of the metric whose totals, uncapped, are that money; None where there are costs alone.
     """
 
     metric: PinnedMetric
@@ -71,6 +73,7 @@ class Reading:
     weights: Mapping[str, Mapping[str, float]]
     net: Strata | None
     currency: str | None
+    money_metric: str | None
 
     @property
     def matured_share(self) -> float | None:
@@ -197,6 +200,7 @@ def read(
     # Of days before the one that is maturing all hours have matured.
     span = {"before_hour": int(as_of.timestamp() // _HOUR) + 1, "hourly_from": int(maturing // _DAY) * 24}
 
+    @cache
     def tallies_of(key: str) -> Tallies:
         return read_tallies(session, series.number or 0, metric=key, segments=segments, **span)
 
@@ -208,7 +212,7 @@ def read(
         return strata_of(tallies_of(key), weights, control=control)
 
     costs = costs_of([variant.cost for variant in variants])
-    net, currency = _net(pinned, pinned_metrics(series), costs=costs, read_strata=strata_of_metric)
+    net, value = _net(pinned, pinned_metrics(series), costs=costs, read_strata=strata_of_metric)
     attribute = None if series.covariate is None else series.covariate["attribute"]
     units = strata_of(tallies, weights, control=control, capped=capped, chosen=measured)
     matured_units = strata_of(tallies, weights, control=control, capped=capped, chosen=matured)
@@ -226,7 +230,8 @@ def read(
         monthly_units=_monthly(tallies, measured),
         weights=_current(weights, tallies.segments),
         net=net,
-        currency=currency,
+        currency=None if value is None else value.currency,
+        money_metric=None if value is None else value.key,
     )
 
 
@@ -251,8 +256,8 @@ def _alike(matured_units: Strata, values: UnitValues, *, metric: PinnedMetric) -
 
 def _net(
     asked: PinnedMetric, pinned: Sequence[PinnedMetric], *, costs: Costs, read_strata: Callable[[str], Strata]
-) -> tuple[Strata | None, str | None]:
-    """Strata of what units are worth after costs, and their currency; None where nothing is money."""
+) -> tuple[Strata | None, PinnedMetric | None]:
+    """Strata of what units are worth after costs, and the metric that is money; None where nothing is."""
     value, goal = value_metric(asked, pinned, costs=costs), pinned[0]
     if value is None and not costs.any:
         return None, None
@@ -260,7 +265,7 @@ def _net(
     cost = read_strata(goal.key)  # read later: it has all units that paid has
     same = value is not None and (value.event, value.window, value.grace) == (goal.event, goal.window, goal.grace)
     net = net_of_costs(paid, cost, costs=costs, same_event=same)
-    return net, None if value is None else value.currency
+    return net, value
 
 
 def _current(weights: Weights, segments: Sequence[str]) -> dict[str, Mapping[str, float]]:

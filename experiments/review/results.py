@@ -237,7 +237,13 @@ _WEAK = f"the pooled mean, worth one responder's units, below {ENOUGH_RESPONDERS
 def _money(reading: Reading, *, winner: str | None) -> dict[str, Any] | None:
     if reading.net is None:
         return None
-    return money_of(reading.net, winner=winner, currency=reading.currency, monthly_units=reading.monthly_units)
+    return money_of(
+        reading.net,
+        winner=winner,
+        currency=reading.currency,
+        metric=reading.money_metric,
+        monthly_units=reading.monthly_units,
+    )
 
 
 def _caveats(review: _Reviewed) -> list[str]:

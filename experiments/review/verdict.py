@@ -160,6 +160,9 @@ def judge(
     guarded: SegmentGuardrails = UNGUARDED,
 ) -> dict[str, Any]:
     """The verdict of one segment (the last row: over all), with its winner, its gates and the reason in words."""
+    n_known = int(np.isfinite(evidence.matured.mean[row]).sum())
+    if n_known < 2 and not ratio.is_broken:
+        return {"verdict": "keep_running", "winner": None, "leader": None, "reason": _NO_RIVALS, "gates": []}
     if not np.isfinite(evidence.base[row]):
         verdict, reason = ("broken", _BROKEN) if ratio.is_broken else ("keep_running", _NO_OUTCOME)
         return {"verdict": verdict, "winner": None, "leader": None, "reason": reason, "gates": []}
@@ -186,6 +189,7 @@ def judge(
 
 
 _BROKEN = "Units did not come in the shares of the weights; find out why before you read on."
+_NO_RIVALS = "Fewer than two variants have units that have matured, so there is nothing to compare."
 _NO_OUTCOME = "No matured unit has responded yet, so there is nothing to compare."
 
 
@@ -301,7 +305,7 @@ def _interval(evidence: Evidence, row: int, *, judged: Sequence[int]) -> tuple[l
 
 _IN_WORDS = {
     "min_days": "{value:.3g} of {threshold:g} full days",
-    "min_responders": "{value:.0f} of {threshold:g} responders in the scarcest variant",
+    "min_responders": "{value:.0f} of {threshold:g} responders (of a frequent rate: of those who did not) in a variant",
     "probability_best": "probability best under a sceptical prior {value:.3f}, below {threshold:g}",
     "expected_loss": "expected loss {value:.2%} of the mean, above {threshold:.2%}",
     "interval": "the always-valid interval does not exclude zero",

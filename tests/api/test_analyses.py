@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner, Result
@@ -186,7 +187,14 @@ def _analyse(config: Config, *flags: str) -> Result:
     return CliRunner().invoke(optimizer, ["analyse", "--once", "--database-url", config.database_url, *flags])
 
 
-def test_the_command_runs_what_is_queued_and_says_what_became_of_it(running: Client, config: Config) -> None:
+def test_an_experiment_of_one_segment_has_nothing_to_pool(running: Client) -> None:
+    assert_problem(running.post(ANALYSES, {"kind": "hierarchy"}), 422, "too_few_segments")
+
+
+def test_the_command_runs_what_is_queued_and_says_what_became_of_it(
+    running: Client, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(KINDS, "hierarchy", replace(KINDS["hierarchy"], least_segments=1))
     said = _analyse(config)
     assert (said.exit_code, said.stdout) == (0, "Nothing was queued.\n"), said.output
     id_ = _ask(running, kind="hierarchy", as_of="2020-01-01T00:00:00Z")  # nothing had matured then

@@ -180,3 +180,9 @@ def test_a_guardrail_watches_segments_of_its_experiment(guarded: Client) -> None
     narrower = GUARDED | {"segments": ["others"], "guardrails": [guardrails[0] | {"segments": ["vip"]}]}
     problem = assert_problem(guarded.put("/v1/experiments/other", narrower), 422, "invalid_definition")
     assert pointers(problem) == {"/guardrails/0/segments/0"}
+
+
+def test_a_guardrail_that_can_never_fire_is_refused(guarded: Client) -> None:
+    toothless = GUARDED | {"guardrails": [{"metric": "unsubscribe", "max_harm": 1.0}]}
+    problem = assert_problem(guarded.put("/v1/experiments/other", toothless), 422, "invalid_definition")
+    assert pointers(problem) == {"/guardrails/0/max_harm"}

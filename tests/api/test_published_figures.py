@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from statsmodels.stats.proportion import proportions_ztest
 
 from experiments.campaigns.load import load
 from experiments.campaigns.log import CampaignColumns, OutcomeColumn, read_campaign
@@ -93,6 +94,11 @@ def test_cookie_cats_gives_its_published_figures(client: Client, worker: Worker)
     assert [gates["retention_1"][key]["n_units"] for key in ("gate_30", "gate_40")] == [44_700, 45_489]
     for metric, shares in (("retention_1", ["44.82%", "44.23%"]), ("retention_7", ["19.02%", "18.20%"])):
         assert [f"{gates[metric][key]['mean']:.2%}" for key in ("gate_30", "gate_40")] == shares
+    for metric, p_value in (("retention_1", "0.0744"), ("retention_7", "0.00155")):
+        counts = [[gates[metric][key][name] for key in ("gate_30", "gate_40")] for name in ("n_responders", "n_units")]
+        assert f"{proportions_ztest(*counts)[1]:.{len(p_value) - 2}f}" == p_value
+        once = gates[metric]["gate_40"]["estimates"]["naive"]["p_value"]  # variances not pooled
+        assert once == pytest.approx(float(p_value), rel=0.01)
     ratio = reviews["retention_7"]["checks"]["sample_ratio"]
     assert (f"{ratio['p_value']:.4f}", ratio["status"]) == ("0.0086", "warning")
     assert reviews["retention_7"]["overall"]["verdict"] != "broken"

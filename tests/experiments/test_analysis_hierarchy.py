@@ -61,7 +61,7 @@ def test_weights_that_moved_with_the_base_rate_make_no_effect(session: Session) 
     assert isinstance(found, Responders)
     rates = found.n_responders / found.n_units
     assert rates[:, 1] - rates[:, 0] == pytest.approx([0.0, 0.0], abs=1e-12)  # pooled: 13.3 % against 22.9 %
-    assert 0 < found.n_units[1, 0] < 600, "adjusting costs precision"
+    assert 0 < found.n_units[1, 0] <= 600
 
 
 def test_money_enters_relative_to_its_base(session: Session) -> None:
@@ -193,4 +193,4 @@ def test_a_whole_analysis(tmp_path: Path) -> None:
     assert judged["would_differ"]["young"] in {"a", "c"}
     # Young units that get b, the one for all, lose 10 % of a ninth of all that is earned: 0.011.
     assert 0.003 < judged["value"] < 0.016
-    assert judged["check"]["n_periods"] > 0
+    assert judged["check"] is None  # later days are asked only where the posterior says personalise

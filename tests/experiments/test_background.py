@@ -135,6 +135,7 @@ def test_one_pass_from_the_command_line_says_what_it_did(engine: Engine) -> None
     answer = subprocess.run([*LEARN, "--once", "--json"], env=_environment(engine), check=True, capture_output=True)
     assert orjson.loads(answer.stdout) == {
         "n_swept": 1,
+        "is_behind": False,
         "guarded": {"n_experiments": 0, "n_pauses": 0},
         "learned": {"n_series": 1, "n_allocations": 1},
     }

@@ -35,7 +35,10 @@ def test_no_unit_at_all(session: Session) -> None:
     for metric in ("visit", "spend", "complaint"):
         answer = _looked_at(session, metric)
         assert answer["overall"]["verdict"] == "keep_running"
-        assert variant_of(answer["overall"], "b")["mean"] is None
+        for variant in answer["overall"]["variants"]:
+            assert (variant["mean"], variant["interval"], variant["probability_best"]) == (None, None, None)
+            assert variant["reason"] == "not estimable: no unit"
+            assert variant["expected_loss"] is None
 
 
 def test_one_unit_and_a_segment_without_any(session: Session) -> None:
@@ -44,6 +47,7 @@ def test_one_unit_and_a_segment_without_any(session: Session) -> None:
     for metric in ("visit", "spend"):
         answer = _looked_at(session, metric)
         assert row_of(answer, "all")["verdict"] == "keep_running"
+        assert (answer["overall"]["leader"], variant_of(answer["overall"], "a")["probability_best"]) == (None, None)
         assert variant_of(answer["overall"], "b")["uplift"]["absolute"] is None
 
 
@@ -64,7 +68,10 @@ def test_one_variant_without_data(session: Session) -> None:
     for variant, visits in (("a", 40), ("b", 60)):
         observe(session, series, variant=variant, n_units=400, visits=visits)
     answer = _looked_at(session)
-    assert variant_of(answer["overall"], "c")["mean"] is None
+    missing = variant_of(answer["overall"], "c")
+    assert (missing["mean"], missing["probability_best"], missing["reason"]) == (None, None, "not estimable: no unit")
+    best = [variant_of(answer["overall"], key)["probability_best"] for key in ("a", "b")]
+    assert sum(best) == pytest.approx(1.0)
     assert variant_of(answer["overall"], "b")["uplift"]["absolute"] == pytest.approx(0.05)
 
 

@@ -66,6 +66,7 @@ def _answer(strata: Strata, *, higher_is_better: bool = True) -> dict[str, Any]:
         weights=weights,
         net=None,
         currency=None,
+        money_metric=None,
     )
     return reviewed(reading, rules=Rules(), available=np.ones(3, dtype=np.bool_), depth="full")
 

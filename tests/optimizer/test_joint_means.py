@@ -1,4 +1,4 @@
-"""Joint means: two variants are Mantel-Haenszel's, more are least squares by another implementation, all are calibrated."""
+"""Joint means: two variants are Mantel-Haenszel's, more are least squares by statsmodels, all are calibrated."""
 
 import numpy as np
 import pytest

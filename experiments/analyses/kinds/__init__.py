@@ -31,11 +31,13 @@ class Kind:
         request: What callers say.
         module: Has its ``read`` and ``compute``.
         metrics: Kinds of metrics that it takes.
+        least_segments: Of an experiment.
     """
 
     request: type[AnalysisRequest]
     module: str
     metrics: tuple[str, ...]
+    least_segments: int = 1
 
     def method(self) -> Method:
         """Its module, imported now."""
@@ -43,5 +45,10 @@ class Kind:
 
 
 KINDS: Final[dict[str, Kind]] = {
-    "hierarchy": Kind(HierarchyRequest, "experiments.analyses.kinds.hierarchy", ("binary", "count", "mean", "ratio")),
+    "hierarchy": Kind(
+        HierarchyRequest,
+        "experiments.analyses.kinds.hierarchy",
+        metrics=("binary", "count", "mean", "ratio"),
+        least_segments=2,
+    ),
 }
