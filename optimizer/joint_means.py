@@ -73,7 +73,7 @@ def _fitted(n: Floats, mean: Floats, *, spread: Floats) -> tuple[Floats, Floats,
     units = n.sum(axis=1)
     laplacian = units[:, :, np.newaxis] * identity - np.einsum("sbk,sbl->skl", n, share)
     connected = _connected(laplacian, units > 0.0)
-    inverse = np.linalg.pinv(laplacian, rcond=1e-10, hermitian=True)
+    inverse = np.linalg.pinv(laplacian, rtol=1e-10, hermitian=True)
     sizes = connected * units[:, np.newaxis, :]
     all_units = np.maximum(sizes.sum(axis=2, keepdims=True), 1e-300)
     shape = (identity - sizes / all_units) @ inverse
