@@ -130,7 +130,8 @@ def _compared(
     low, high, best = (np.full(shape, np.nan) for _ in range(3))
     if known:
         together = _stacked([one for one in posteriors if one is not None], rows=rows)
-        low[known], high[known] = _stacked([one for one in levels if one is not None], rows=rows).interval(LEVEL)
+        level_means = [one for i in known if (one := levels[i] or posteriors[i]) is not None]
+        low[known], high[known] = _stacked(level_means, rows=rows).interval(LEVEL)
         has_units = np.array([np.isfinite(found[i].mean[rows]) for i in known])
         flat = mapped(together, lambda values: values.reshape(-1, shape[2]))
         compare = partial(probability_best, higher_is_better=metric.higher_is_better)

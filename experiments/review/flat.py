@@ -35,6 +35,11 @@ RESULT_COLUMNS: Final[Columns] = {
     "always_valid_low": "number",
     "always_valid_high": "number",
     "always_valid_p_value": "number",
+    "uncapped_mean": "number",
+    "adaptive_difference": "number",
+    "adaptive_low": "number",
+    "adaptive_high": "number",
+    "shrunk_relative": "number",
 }
 SERIES_COLUMNS: Final[Columns] = {**_HEAD, "segment": "text", "day": "text", **_VARIANT}
 
@@ -69,7 +74,7 @@ def _interval(variant: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _intervals(variant: Mapping[str, Any]) -> dict[str, Any]:
-    return {**_interval(variant), **_uplift(variant), **_sequence(variant)}
+    return {**_interval(variant), **_uplift(variant), **_sequence(variant), **_other_estimates(variant)}
 
 
 def _uplift(variant: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,6 +95,20 @@ def _sequence(variant: Mapping[str, Any]) -> dict[str, Any]:
     sequence = variant["always_valid"] or {"interval": None, "p_value": None}
     low, high = sequence["interval"] or (None, None)
     return {"always_valid_low": low, "always_valid_high": high, "always_valid_p_value": sequence["p_value"]}
+
+
+def _other_estimates(variant: Mapping[str, Any]) -> dict[str, Any]:
+    """What some metrics and segments have only: empty elsewhere."""
+    adaptive = (variant["estimates"] or {}).get("adaptive") or {"difference": None, "interval": None}
+    low, high = adaptive["interval"] or (None, None)
+    shrunk = variant.get("shrunk") or {"relative": None}
+    return {
+        "uncapped_mean": variant.get("uncapped_mean"),
+        "adaptive_difference": adaptive["difference"],
+        "adaptive_low": low,
+        "adaptive_high": high,
+        "shrunk_relative": shrunk["relative"],
+    }
 
 
 def _row(values: Mapping[str, Any], columns: Columns) -> list[Any]:
