@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sqlmodel import Session
 
 from experiments.review import results
+from experiments.review.flat import RESULT_COLUMNS, result_rows
 from experiments.review.reading import Reading
 from experiments.review.results import reviewed
 from experiments.review.strata import Strata
@@ -189,3 +190,18 @@ def _write(session: Session, series: int, rows: list[tuple[Any, ...]]) -> None:
         key |= money
         session.add(TallyResponse(**key, metric="spend", n_responders=paid))
     session.flush()
+
+
+def test_a_row_of_the_table_says_what_its_variant_says() -> None:
+    answer = {"experiment": KEY, "metric": "revenue", "as_of": LONG_AGO.isoformat(), **_answer(_strata(3))}
+    table = [dict(zip(RESULT_COLUMNS, row, strict=True)) for row in result_rows(answer)]
+    variants = [(row.get("segment"), variant) for row in _rows(answer) for variant in row["variants"]]
+    assert [(line["segment"], line["variant"]) for line in table] == [(key, one["variant"]) for key, one in variants]
+    for line, (_, said) in zip(table, variants, strict=True):
+        adaptive = (said["estimates"] or {}).get("adaptive") or {"difference": None, "interval": (None, None)}
+        shrunk = said["shrunk"] or {"relative": None}
+        assert line["adaptive_difference"] == adaptive["difference"]
+        assert (line["adaptive_low"], line["adaptive_high"]) == tuple(adaptive["interval"])
+        assert line["shrunk_relative"] == shrunk["relative"]
+    assert any(line["adaptive_low"] is not None for line in table)
+    assert any(line["shrunk_relative"] is not None for line in table)
