@@ -193,8 +193,9 @@ def _summary(rows: Sequence[dict[str, Any]], *, weeks: float | None, other: dict
         return _in_weeks(weeks, other) + "."
     if len(rows) == 1:
         return _said(rows[0], other)
-    n_unknown = sum(row["weeks"] is None for row in rows)
-    return f"How many weeks is not known for {n_unknown} of {len(rows)} segments; each says why."
+    known = [row["weeks"] for row in rows if row["weeks"] is not None]
+    said = f"How many weeks is not known for {len(rows) - len(known)} of {len(rows)} segments; each says why."
+    return f"{said} The slowest of the others takes {_in_weeks(max(known), other)}." if known else said
 
 
 def _in_weeks(weeks: float, other: dict[str, Any] | None) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 from datetime import timedelta
+from math import ceil
 from typing import Any
 
 import pytest
@@ -154,7 +155,10 @@ def test_of_two_series_that_served_a_segment_the_later_is_read(session: Session)
     assert row_of(said, "vip")["units_per_week"] is None, "less than a day is no rate"
     assert row_of(said, "all")["baseline"]["from"] == f"experiment {KEY!r}"
     assert said["weeks"] is None
-    assert said["says"] == "How many weeks is not known for 1 of 2 segments; each says why."
+    assert said["says"] == (
+        "How many weeks is not known for 1 of 2 segments; each says why. "
+        f"The slowest of the others takes {ceil(row_of(said, 'all')['weeks'])} weeks."
+    )
 
 
 def test_a_placement_without_experiments_is_read_from_its_programme_without_the_holdout(session: Session) -> None:
