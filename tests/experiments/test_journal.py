@@ -177,7 +177,9 @@ def test_what_was_answered_in_haste_is_looked_at_afterwards(numbers: Engine) -> 
     assert seen == [[70]]
 
 
-def test_a_list_does_not_hold_up_single_requests(numbers: Engine) -> None:
+def test_a_list_does_not_hold_up_single_requests(numbers: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the order of the lanes: with so much patience a busy machine refuses nobody."""
+    monkeypatch.setattr("experiments.journal.MAX_WAIT_SECONDS", 10.0)
     written: list[int] = []
 
     def note(connection: Connection, rows: Sequence[Any]) -> list[int]:
@@ -193,8 +195,9 @@ def test_a_list_does_not_hold_up_single_requests(numbers: Engine) -> None:
         for one in lists:
             one.start()
         time.sleep(0.03)
+        n_before = len(written)
         journal.write("number", [1])
-        assert written.index(1) < 6
+        assert written.index(1) - n_before < 4
         for one in lists:
             one.join()
     assert len(_stored(numbers)) == 801
