@@ -74,7 +74,13 @@ def centred(n_units: ArrayLike, **sums: ArrayLike) -> CentredSums:
 
 
 def added(values: ArrayLike, *, label: Index, n_labels: int) -> Floats:
-    """Rows of equal label added up, shape (n_labels, n_variants)."""
+    """Rows of equal label added up, shape (n_labels, n_variants).
+
+    Args:
+        values: Shape (n_rows, n_variants).
+        label: Of each row, below ``n_labels``, shape (n_rows,).
+        n_labels: Number of labels.
+    """
     rows = np.asarray(values, dtype=np.float64)
     sums = np.zeros((n_labels, *rows.shape[1:]))
     np.add.at(sums, label, rows)

@@ -1,4 +1,7 @@
-"""Differences from sums: what units of a variant, of control and of neither add to an estimate and to its error."""
+"""Differences from sums: what units of a variant, of control and of neither add to an estimate and to its error.
+
+Source: Hadad, Hirshberg, Zhan, Wager & Athey (2021), PNAS 118(15), arXiv:1911.02768.
+"""
 
 from dataclasses import dataclass
 
@@ -37,7 +40,13 @@ class Cells:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Every variant beside control, by stratum, with the units of all variants where the two met (else 0)."""
+    """Every variant beside control, by stratum.
+
+    Attributes:
+        own: The variant's side.
+        control: Control's.
+        everyone: Units of all variants where the two met (else 0), shape (..., n_strata, n_variants).
+    """
 
     own: Cells
     control: Cells
@@ -46,7 +55,12 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a unit of one group adds to an estimate's error: shift + slope x outcome."""
+    """What a unit of one group adds to an estimate's error: shift + slope x outcome.
+
+    Attributes:
+        shift: In the unit of outcomes, broadcasts to (..., n_strata, n_variants).
+        slope: A pure number, broadcasts to the same.
+    """
 
     shift: Floats
     slope: Floats
@@ -108,7 +122,16 @@ class Method:
 
 
 def pairs_of(n: Floats, total: Floats, *, squares: Floats, share: Floats, predicted: Floats, control: int) -> Pairs:
-    """Pair every variant with the control, in the strata where both had positive weights."""
+    """Pair every variant with the control, in the strata where both had positive weights.
+
+    Args:
+        n: Units, shape (..., n_strata, n_variants), as the following.
+        total: Sum of their outcomes.
+        squares: Sum of the squares of these.
+        share: Propensities.
+        predicted: Mean outcome expected before the stratum.
+        control: Index of the control.
+    """
     beside = slice(control, control + 1)
     together = (share > 0.0) & (share[..., beside] > 0.0)
 
@@ -129,7 +152,13 @@ def pairs_of(n: Floats, total: Floats, *, squares: Floats, share: Floats, predic
 
 
 def difference_of_means(pairs: Pairs, *, own_weight: Floats | float, control_weight: Floats | float) -> Method:
-    """Self-normalised weighted means; units of neither add nothing. Weights 1: pooled means; 1 / share: Hajek's."""
+    """Self-normalised weighted means; units of neither add nothing.
+
+    Args:
+        pairs: Any.
+        own_weight: Of the variant's units: 1 for pooled means, 1 / share for Hajek's; (..., n_strata, n_variants).
+        control_weight: Of control's units.
+    """
     own_mean, own_units = pairs.own.mean(own_weight)
     control_mean, control_units = pairs.control.mean(control_weight)
     own_slope, control_slope = own_weight / own_units, -control_weight / control_units
@@ -148,7 +177,7 @@ def evaluation_weight(share: Floats, control_share: Floats) -> Floats:
 
 
 def adaptively_weighted(pairs: Pairs) -> Method:
-    """Weighted mean of G_k - G_control, with the evaluation weight of each stratum."""
+    """Weighted mean of the scores G_k - G_control (Hadad et al.), with the evaluation weight of each stratum."""
     own, control = pairs.own, pairs.control
     evaluation = evaluation_weight(own.share, control.share)
     weighed = (evaluation * pairs.everyone).sum(axis=-2, keepdims=True)

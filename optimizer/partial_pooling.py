@@ -46,7 +46,11 @@ class Responders:
 
 @dataclass(frozen=True, slots=True)
 class DrawnQuantity:
-    """One number known by its posterior draws, shape (n_draws,)."""
+    """One number known by its posterior draws.
+
+    Attributes:
+        drawn: The draws of all chains, shape (n_draws,).
+    """
 
     drawn: Floats
 

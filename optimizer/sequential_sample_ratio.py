@@ -29,7 +29,12 @@ class SequentialSampleRatios:
 
 @dataclass(frozen=True, slots=True)
 class SequentialSampleRatio:
-    """The same of one sequence: log_e of shape (n_strata,), and a number."""
+    """The same of one sequence.
+
+    Attributes:
+        log_e: As there, shape (n_strata,).
+        p_value: As there.
+    """
 
     log_e: Floats
     p_value: float
@@ -39,6 +44,9 @@ def sequential_sample_ratio(
     n_units: ArrayLike, weights: ArrayLike, *, block: ArrayLike | None = None, concentration: float = CONCENTRATION
 ) -> SequentialSampleRatio:
     """As `sequential_sample_ratios`, of one sequence of shape (n_strata, n_variants).
+
+    Raises:
+        InvalidArgument, InvalidCounts: More than one sequence, or as there.
 
     >>> result = sequential_sample_ratio([[5000, 5500]], [[0.5, 0.5]], concentration=2)
     >>> round(float(result.log_e[-1]), 4), round(result.p_value, 8)
