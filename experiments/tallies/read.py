@@ -6,14 +6,14 @@ What is stored is exact; what is read here becomes floats (a recount and the exp
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import BigInteger, ColumnElement, Float, Table, case, cast, func, select, text
+from sqlalchemy import BigInteger, ColumnElement, Table, cast, func, select
 from sqlmodel import Session
 
-from experiments.corrections.hours import LeftOut, hours_left_out
+from experiments.corrections.hours import hours_left_out
 from experiments.tables import (
     Allocation,
     Series,
@@ -25,10 +25,10 @@ from experiments.tables import (
     TallyResponse,
 )
 from experiments.tallies.moves import Covariates, Products, Responses
+from experiments.tallies.rows import Chosen, Rows, added, groups, placed, read_rows
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-_Key = tuple[str, int, str, int]  # segment, allocation version, variant, hour
 
 _tally: Table = Tally.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
 _response: Table = TallyResponse.__table__  # type: ignore[attr-defined]
@@ -38,7 +38,7 @@ _variant: Table = SeriesVariant.__table__  # type: ignore[attr-defined]
 _age: Table = TallyAge.__table__  # type: ignore[attr-defined]
 _allocation: Table = Allocation.__table__  # type: ignore[attr-defined]
 
-_N_COUNTS = 5  # n_units, n_lacking, decided_seconds, first_hour, last_hour
+_UNITS = ("n_units", "n_lacking", "decided_seconds")
 _RESPONSES = tuple(Responses.__dataclass_fields__)
 _COVARIATES = tuple(Covariates.__dataclass_fields__)
 _PRODUCTS = tuple(Products.__dataclass_fields__)
@@ -131,9 +131,12 @@ class Tallies:
 
     def blocks(self) -> Blocks:
         """The blocks of time that rows belong to; within one, base rates and shares are taken as constant."""
-        keys = np.stack([self.segment, self.hour // 24, self.version])
-        unique, of_row = np.unique(keys, axis=1, return_inverse=True)
-        return Blocks(unique[0], unique[1], unique[2], of_row.reshape(-1))
+        key = np.stack([self.segment, self.hour // 24, self.version])
+        order, starts = groups(key)
+        of_row = np.empty(order.size, dtype=np.int64)
+        of_row[order] = np.repeat(np.arange(starts.size), np.diff(starts, append=order.size))
+        segment, day, version = key[:, order[starts]]
+        return Blocks(segment, day, version, of_row)
 
     def by_block(self, values: Floats, blocks: Blocks) -> Floats:
         """Sum a row array to shape (n_blocks, n_variants)."""
@@ -181,38 +184,65 @@ def read_tallies(
         hourly_from: Earlier hours are summed to days; by default none are.
     """
     keys, variants = _segments(session, series, wanted=segments), _variants(session, series)
-    few = keys if segments is not None and len(keys) <= _IN_LIST else None
-    chosen = _Chosen(series, few, before_hour, hourly_from, hours_left_out(session, [series]))
+    chosen = Chosen(
+        series=series,
+        segments={key: i for i, key in enumerate(keys)},
+        variants=variants,
+        few=keys if segments is not None and len(keys) <= _IN_LIST else None,
+        before_hour=before_hour,
+        left_out=hours_left_out(session, [series]),
+    )
     kind, has_covariate = _kind(session, series, metric=metric)
-    products = _read_sums(session, chosen, table=_product, metric=metric) if has_covariate or kind == "ratio" else {}
-    responses = _read_responses(session, chosen, metric=metric, kind=kind)
-    covariates = _read_sums(session, chosen, table=_covariate) if has_covariate else {}
-    units = _read_units(session, chosen)
-    segment_index = {key: i for i, key in enumerate(keys)}
-    variant_index = {key: i for i, key in enumerate(variants)}
-    found = [key for key in units if key[0] in segment_index]
-    counts = np.array([units[key] for key in found], dtype=np.float64).reshape(-1, _N_COUNTS)
+    products = responses = covariates = None
+    if has_covariate or kind == "ratio":
+        products = read_rows(session, chosen, table=_product, columns=_PRODUCTS, metric=metric)
+    responses = read_rows(session, chosen, table=_response, columns=_responses(kind), metric=metric)
+    if has_covariate:
+        covariates = read_rows(session, chosen, table=_covariate, columns=_COVARIATES)
+    key, counts = _periods(read_rows(session, chosen, table=_tally, columns=_UNITS), hourly_from)
+    by_period = partial(_placed, key=key, hourly_from=hourly_from)
+    answered = by_period(responses, n=len(_responses(kind)))
     return Tallies(
         keys,
         variants,
         has_covariate,
-        _ints(segment_index[key[0]] for key in found),
-        _ints(key[1] for key in found),
-        _ints(variant_index[key[2]] for key in found),
-        _ints(key[3] for key in found),
-        *counts.T,
-        *_columns(responses, found, n=len(_RESPONSES)),
-        *_columns(covariates, found, n=len(_COVARIATES)),
-        *_columns(products, found, n=len(_PRODUCTS)),
+        *key,
+        *counts,
+        *np.broadcast_to(answered, (len(_RESPONSES), key.shape[1])),
+        *by_period(covariates, n=len(_COVARIATES)),
+        *by_period(products, n=len(_PRODUCTS)),
     )
 
 
-def _columns(sums: Mapping[_Key, tuple[float, ...]], keys: Sequence[_Key], *, n: int) -> Floats:
-    """Sums as one row array each, shape (n, n_rows), 0 where there are none."""
-    if not sums:
-        return np.zeros((n, len(keys)))
-    none = (0.0,) * n
-    return np.array([sums.get(key, none) for key in keys], dtype=np.float64).reshape(-1, n).T
+def _responses(kind: str | None) -> tuple[str, ...]:
+    """The columns to read: of a binary metric every sum is the number of responders."""
+    return _RESPONSES[:1] if kind == "binary" else _RESPONSES
+
+
+def _period(hour: Ints, hourly_from: int | None) -> Ints:
+    """The first hour of the period that an hour falls into."""
+    return hour if hourly_from is None else np.where(hour >= hourly_from, hour, hour - hour % 24)
+
+
+def _periods(rows: Rows, hourly_from: int | None) -> tuple[Ints, Floats]:
+    """The distinct keys of units, with their counts: as of `Tallies`, `n_units` until `last_hour`."""
+    hour = rows.key[-1]
+    key = np.stack([*rows.key[:-1], _period(hour, hourly_from)])
+    n_units, n_lacking, decided_seconds = rows.values
+    since_period = decided_seconds + n_units * (hour - key[-1]) * 3600.0
+    order, starts = groups(key)
+    counts = added(np.stack([n_units, n_lacking, since_period]), order=order, starts=starts)
+    hours = hour[order].astype(np.float64)
+    spans = [one.reduceat(hours, starts) if starts.size else hours for one in (np.minimum, np.maximum)]
+    return key[:, order[starts]], np.stack([*counts, *spans])
+
+
+def _placed(rows: Rows | None, *, key: Ints, hourly_from: int | None, n: int) -> Floats:
+    """The sums of rows in the periods of units, 0 where there are none, shape (n, n_keys)."""
+    if rows is None:
+        return np.zeros((n, key.shape[1]))
+    period = np.stack([*rows.key[:-1], _period(rows.key[-1], hourly_from)])
+    return placed(Rows(period, rows.values), key)
 
 
 def read_ages(session: Session, series: int, *, metric: str) -> Ages:
@@ -258,77 +288,8 @@ def _variants(session: Session, series: int) -> tuple[str, ...]:
     return tuple(session.connection().execute(query).scalars())
 
 
-@dataclass(frozen=True, slots=True)
-class _Chosen:
-    """Which rows are read, and in which periods."""
-
-    series: int
-    segments: Collection[str] | None
-    before_hour: int | None
-    hourly_from: int | None
-    left_out: Sequence[LeftOut]
-
-    def rows(self, table: Table) -> list[ColumnElement[bool]]:
-        conditions: list[ColumnElement[bool]] = [table.c.series == self.series]
-        if self.segments is not None:
-            conditions.append(table.c.segment.in_(self.segments))
-        if self.before_hour is not None:
-            conditions.append(table.c.hour < self.before_hour)
-        conditions += [hours.spares(table) for hours in self.left_out]
-        return conditions
-
-    def period(self, table: Table) -> ColumnElement[int]:
-        """The first hour of the period that a row falls into."""
-        hour: ColumnElement[int] = table.c.hour
-        if self.hourly_from is None:
-            return hour
-        return case((hour >= self.hourly_from, hour), else_=hour - hour % 24)
-
-    def key(self, table: Table) -> tuple[ColumnElement[Any], ...]:
-        return table.c.segment, table.c.allocation_version, table.c.variant, self.period(table).label("period")
-
-
-_GROUPS = (text("segment"), text("allocation_version"), text("variant"), text("period"))
-
-
 def _int_sum(column: ColumnElement[int]) -> ColumnElement[int]:
     return cast(func.sum(column), BigInteger)  # PostgreSQL adds bigints to a numeric
-
-
-def _read_units(session: Session, chosen: _Chosen) -> dict[_Key, tuple[int, ...]]:
-    c = _tally.c
-    since_period = c.decided_seconds + c.n_units * (c.hour - chosen.period(_tally)) * 3600
-    sums = _int_sum(c.n_units), _int_sum(c.n_lacking), _int_sum(since_period), func.min(c.hour), func.max(c.hour)
-    query = select(*chosen.key(_tally), *sums).where(*chosen.rows(_tally)).group_by(*_GROUPS)
-    return _keyed(session.connection().execute(query))
-
-
-def _read_responses(
-    session: Session, chosen: _Chosen, *, metric: str, kind: str | None
-) -> Mapping[_Key, tuple[float, ...]]:
-    if kind != "binary":
-        return _read_sums(session, chosen, table=_response, metric=metric)
-    c, columns = _response.c, chosen.key(_response)  # every sum is the number of responders
-    counted = select(*columns, _int_sum(c.n_responders)).where(*chosen.rows(_response), c.metric == metric)
-    found = _keyed(session.connection().execute(counted.group_by(*_GROUPS)))
-    return {key: values * len(_RESPONSES) for key, values in found.items()}
-
-
-def _read_sums(
-    session: Session, chosen: _Chosen, *, table: Table, metric: str | None = None
-) -> Mapping[_Key, tuple[float, ...]]:
-    """The sums that a tally table holds beside its key. SQLite adds what it keeps as text as floats, to 15 digits."""
-    c, columns, rows = table.c, chosen.key(table), chosen.rows(table)
-    names = [column.name for column in table.columns if not column.primary_key]
-    if metric is not None:
-        rows.append(c.metric == metric)
-    sums = (cast(func.sum(c[name]), Float(53)) for name in names)
-    summed = select(*columns, *sums).where(*rows).group_by(*_GROUPS)
-    return _keyed(session.connection().execute(summed))
-
-
-def _keyed(rows: Iterable[Any]) -> dict[_Key, tuple[Any, ...]]:
-    return {(row[0], row[1], row[2], row[3]): row[4:] for row in map(tuple, rows)}
 
 
 def _kind(session: Session, series: int, *, metric: str) -> tuple[str | None, bool]:
