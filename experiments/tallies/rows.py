@@ -1,7 +1,8 @@
 """Rows of the tables of tallies as arrays, summed over shards and to periods of hours.
 
-The database only scans: what a segment has under one allocation comes as one text a column, in the order of the
-clustered key. Letting it group by period would make it sort every row first: on SQLite reading then took twice the time.
+The database only scans: what a segment has under one allocation comes as one text a column, in the order of
+the clustered key. Letting it group by period would make it sort every row first: on SQLite reading then took twice
+the time.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -15,8 +15,8 @@ from sqlmodel import col, select
 
 from experiments.database import reading
 from experiments.tables import Attribution, Decision, Outcome
-from tests.faults.server import Answer, Client
 from tests.faults.shop import PLACEMENT, SOURCE, differences
+from tests.server import Answer, Client
 
 N_SHARED = 40  # customers whom every thread asks for, so that web processes meet at one row
 _PAUSE_SECONDS = 0.05  # after a failure

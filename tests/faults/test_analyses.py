@@ -19,7 +19,7 @@ from experiments.analyses.kinds import KINDS
 from experiments.database import transaction
 from tests.experiments.review_world import KEY, start_experiment, two_weeks
 from tests.experiments.tiny_analysis import COMMAND, TINY, ask, find, silence, start
-from tests.faults.server import processes
+from tests.server import processes
 
 pytestmark = pytest.mark.xdist_group("faults")
 

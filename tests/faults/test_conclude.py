@@ -15,8 +15,8 @@ from experiments.database import reading
 from experiments.decisions.hashing import series_range
 from experiments.tables import Decision
 from tests.faults.load import Load, assert_nothing_was_lost
-from tests.faults.server import Client, serving
 from tests.faults.shop import EXPERIMENT, open_shop, the_series
+from tests.server import Client, serving
 
 pytestmark = pytest.mark.xdist_group("faults")
 

@@ -14,8 +14,8 @@ from tests.faults.load import (
     decide,
     decide_by_email,
 )
-from tests.faults.server import Client, Server, serving
 from tests.faults.shop import open_shop
+from tests.server import Client, Server, serving
 
 pytestmark = pytest.mark.xdist_group("faults")
 

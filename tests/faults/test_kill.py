@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.faults.load import Load, assert_nothing_was_lost, assert_sending_again_changes_nothing
-from tests.faults.server import processes, serving
 from tests.faults.shop import open_shop
+from tests.server import processes, serving
 
 pytestmark = pytest.mark.xdist_group("faults")
 

@@ -20,8 +20,8 @@ from tests.faults.load import (
     decide,
     decide_by_email,
 )
-from tests.faults.server import Client, serving
 from tests.faults.shop import open_shop
+from tests.server import Client, serving
 
 pytestmark = pytest.mark.xdist_group("faults")
 

@@ -1,4 +1,4 @@
-"""The real server for fault tests: ``optimizer serve`` as a process group of its own, and a client for one thread."""
+"""The real server for tests: ``optimizer serve`` as a process group of its own, and a client for one thread."""
 
 import http.client
 import os
@@ -135,7 +135,7 @@ def serving(database_url: str, folder: Path, *, n_workers: int = 2) -> Iterator[
         folder: Takes the server's log.
         n_workers: Web processes.
     """
-    port = _free_port()
+    port = free_port()
     log = folder / f"server-{port}.log"
     command = [sys.executable, "-m", "experiments.cli", "serve", "--database-url", database_url]
     command += ["--port", str(port), "--workers", str(n_workers), "--learn-seconds", "0.5"]
@@ -172,7 +172,8 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait(timeout=READY_SECONDS)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
