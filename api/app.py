@@ -1,16 +1,29 @@
 """The Flask app: doors, problems, one line in the log and one observation for each request."""
 
+from collections.abc import Iterable
 from time import perf_counter
 from traceback import format_tb
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from flask import Flask, Response, has_request_context
 from structlog.typing import EventDict, WrappedLogger
 from werkzeug.routing import BaseConverter
 
-from api import analyses, corrections, decisions, definitions, exports, outcomes, placements, plans, reviews, system
+from api import (
+    analyses,
+    corrections,
+    decisions,
+    definitions,
+    exports,
+    ofrep,
+    outcomes,
+    placements,
+    plans,
+    reviews,
+    system,
+)
 from api import experiments as experiment_doors
 from api.doors import register
 from api.errors import handle_errors
@@ -21,11 +34,15 @@ from api.state import current_worker, give_worker
 from experiments.config import Config
 from experiments.worker import Worker
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
 log = structlog.get_logger(__name__)
 
 RESOURCES: Final = (
     decisions.doors,
     outcomes.doors,
+    ofrep.doors,
     corrections.doors,
     definitions.doors,
     experiment_doors.doors,
@@ -41,6 +58,8 @@ _QUIET: Final = {  # with log_level debug only, when all is well
     "/v1/decisions/batch",
     "/v1/placements/<key>/decision",
     "/v1/outcomes",
+    "/ofrep/v1/evaluate/flags",
+    "/ofrep/v1/evaluate/flags/<path:key>",
     "/healthz",
     "/readyz",
     "/metrics",
@@ -62,6 +81,12 @@ class App(Flask):
     """Flask with our request, and errors logged without the text of the exception, which may hold a customer's data."""
 
     request_class = Request
+
+    def wsgi_app(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer; a path that begins with ``//`` (a base address that ends with a slash) is meant with one."""
+        if environ.get("PATH_INFO", "").startswith("//"):
+            environ["PATH_INFO"] = "/" + environ["PATH_INFO"].lstrip("/")
+        return super().wsgi_app(environ, start_response)
 
     def log_exception(self, exc_info: ErrorInfo) -> None:
         """Log where an unexpected error came from."""

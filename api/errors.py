@@ -137,10 +137,17 @@ class FieldMissing(ApiError):
 
 
 def problem(
-    status: int, *, code: str, detail: str, errors: Sequence[FieldError] = (), headers: Mapping[str, str] | None = None
+    status: int,
+    *,
+    code: str,
+    detail: str,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Response:
     """An RFC 9457 answer; ``instance`` is the request's id, which its log line carries too."""
     body: dict[str, Any] = {
+        **(more or {}),
         "type": f"/problems/{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -164,23 +171,25 @@ def status_of(error: type[ExperimentsError]) -> int:
 
 def handle_errors(app: Flask) -> None:
     """Make every error of an app's views a problem."""
-    app.register_error_handler(ExperimentsError, _of_domain)
-    app.register_error_handler(ApiError, _of_api)
+    app.register_error_handler(ExperimentsError, problem_of)
+    app.register_error_handler(ApiError, problem_of)
     app.register_error_handler(HTTPException, _of_http)
     for kind in (OperationalError, InterfaceError, PoolTimeout):
         app.register_error_handler(kind, _of_database)
 
 
-def _of_domain(error: ExperimentsError) -> Response:
-    status = status_of(type(error))
+def problem_of(
+    error: ExperimentsError | ApiError, *, status: int | None = None, more: Mapping[str, Any] | None = None
+) -> Response:
+    """The answer that an error gets; a protocol may want another ``status``, or ``more`` members in it."""
+    if isinstance(error, ApiError):
+        return problem(error.status, code=error.code, detail=str(error), headers=error.headers, more=more)
+    status = status or status_of(type(error))
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request_failed", error=error.code)
-        return problem(status, code="internal_error", detail="Something went wrong; the log has this request's id.")
-    return problem(status, code=error.code, detail=_storable(str(error)), errors=error.fields)
-
-
-def _of_api(error: ApiError) -> Response:
-    return problem(error.status, code=error.code, detail=str(error), headers=error.headers)
+        said = "Something went wrong; the log has this request's id."
+        return problem(status, code="internal_error", detail=said, more=more)
+    return problem(status, code=error.code, detail=_storable(str(error)), errors=error.fields, more=more)
 
 
 def _of_database(error: Exception) -> Response:

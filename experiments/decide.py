@@ -1,12 +1,14 @@
 """decide: which variant? Choose from the snapshot, write, and answer with what stands in the database."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
 from cachetools import LRUCache
 
+from experiments.database import AWAY
 from experiments.decisions.choosing import Asked, Choice, Moment, choose
 from experiments.decisions.rows import DecisionRow, Stored
 from experiments.errors import InvalidInput, PlacementNotFound, SnapshotMissing, TemplateFailed
@@ -42,9 +44,16 @@ class Decided:
 class Decider:
     """The decision door's inside: one per process. It remembers units known to be durable, which need no write."""
 
-    def __init__(self, snapshots: Snapshots, journal: Journal) -> None:
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        journal: Journal,
+        *,
+        read_stored: Callable[[Collection[bytes]], Mapping[bytes, Stored]],
+    ) -> None:
         self._snapshots = snapshots
         self._journal = journal
+        self._read_stored = read_stored
         self._durable: LRUCache[bytes, Stored] = LRUCache(_REMEMBERED)
         self._lock = Lock()
 
@@ -97,6 +106,25 @@ class Decider:
         stored = self._journal.write_bulk(DECISIONS, rows) if rows else ()
         known = {row.id: one for row, one in zip(rows, stored, strict=True)}
         return [_answer(choice, known) for choice in choices]
+
+    def look(self, asked: Asked, placements: Sequence[str]) -> list[Decided]:
+        """What a customer would get on some placements now, as decided before or else as chosen; nothing is recorded.
+
+        While the database is away, only decisions that this process remembers are known.
+
+        Raises:
+            PlacementNotFound: One of them doesn't exist.
+        """
+        choices = self._choose(asked, placements)
+        rows, known = self._recall(choices)
+        if rows:
+            with contextlib.suppress(*AWAY):
+                known |= self._read_stored([row.id for row in rows])
+        return [replace(_answer(choice, known), recorded=False) for choice in choices]
+
+    def placements(self) -> Collection[str]:
+        """The keys of all placements."""
+        return self._snapshot().placements
 
     def placement(self, key: str) -> PlacementPlan:
         """A placement's plan; one that isn't known may have been made a moment ago by another process.

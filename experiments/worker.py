@@ -1,11 +1,12 @@
 """A process that decides and records: engine, snapshot, journal and the two doors' insides, opened after the fork."""
 
+from collections.abc import Collection, Mapping
 from functools import partial
 
 from experiments.config import Config
-from experiments.database import open_engine
+from experiments.database import open_engine, reading
 from experiments.decide import DECISIONS, Decider
-from experiments.decisions.rows import Stored, mark_contradicted, write_decisions
+from experiments.decisions.rows import Stored, mark_contradicted, read_decisions, write_decisions
 from experiments.journal import Entry, Journal
 from experiments.outcomes.rows import write_outcomes
 from experiments.record import OUTCOMES, Recorder
@@ -32,8 +33,12 @@ class Worker:
             max_waiting=max(1, config.threads - _SPARE_THREADS),
             after_answered=_contradictions,
         )
-        self.decider = Decider(self.snapshots, self.journal)
+        self.decider = Decider(self.snapshots, self.journal, read_stored=self._read_stored)
         self.recorder = Recorder(self.snapshots, self.journal)
+
+    def _read_stored(self, ids: Collection[bytes]) -> Mapping[bytes, Stored]:
+        with reading(self.engine) as session:
+            return read_decisions(session.connection(), ids)
 
     def start(self) -> None:
         """Read the first snapshot (if the database answers) and keep it fresh."""

@@ -61,6 +61,12 @@ def write_decisions(connection: Connection, rows: Sequence[DecisionRow], *, shar
     return [stored.get(row.id) or _stored(unique[row.id]) for row in rows]
 
 
+def read_decisions(connection: Connection, ids: Collection[bytes]) -> dict[bytes, Stored]:
+    """What is stored for units, by their ids; those without a decision are not in it."""
+    query = select(_table.c.id, *(_table.c[name] for name in Stored.__dataclass_fields__)).where(_table.c.id.in_(ids))
+    return {found[0]: Stored(*found[1:]) for found in connection.execute(query)}
+
+
 def mark_contradicted(connection: Connection, ids: Sequence[bytes]) -> list[None]:
     """Mark decisions whose unit was answered with another variant than the stored one (the email door, in haste)."""
     connection.execute(update(_table).where(_table.c.id.in_(ids)).values(contradicted=True))

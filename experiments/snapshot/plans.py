@@ -75,6 +75,11 @@ class PlacementPlan:
     policies: tuple[Policy, ...]
     programme: SeriesPlan
 
+    @property
+    def is_static(self) -> bool:
+        """Whether everybody gets the default: nothing runs, nothing was promoted, nobody is held out."""
+        return not (self.experiments or self.policies or self.definition.holdout.share > 0)
+
     def policy_at(self, now: float) -> Policy | None:
         """The policy in effect at a moment."""
         return next((policy for policy in self.policies if policy.effective_at <= now), None)
