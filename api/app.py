@@ -13,6 +13,7 @@ from werkzeug.routing import BaseConverter
 
 from api import (
     analyses,
+    browser,
     corrections,
     decisions,
     definitions,
@@ -25,6 +26,7 @@ from api import (
     system,
 )
 from api import experiments as experiment_doors
+from api.cors import open_to_browsers
 from api.doors import register
 from api.errors import handle_errors
 from api.metrics import observe_request
@@ -51,6 +53,7 @@ RESOURCES: Final = (
     reviews.doors,
     analyses.doors,
     exports.doors,
+    browser.doors,
     system.doors,
 )
 _QUIET: Final = {  # with log_level debug only, when all is well
@@ -105,6 +108,7 @@ def create_app(config: Config, worker: Worker) -> Flask:
     handle_errors(app)
     register(app, RESOURCES)
     describe(app, RESOURCES)
+    open_to_browsers(app, RESOURCES)
     app.after_request(_finish)
     return app
 

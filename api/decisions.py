@@ -8,6 +8,7 @@ from flask import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from api.answers import Text, json_answer
+from api.auth import check_public
 from api.doors import Doors
 from api.errors import FieldMissing, MissingParameter
 from api.metrics import count_decisions
@@ -89,11 +90,12 @@ class DecisionQuery(BaseModel):
     field: str | None = None
 
 
-@doors.open("POST", "/v1/decisions", scope="decide", takes=DecisionIn, gives=Decided | Decisions)
+@doors.open("POST", "/v1/decisions", scope="decide", takes=DecisionIn, gives=Decided | Decisions, for_browsers=True)
 def decide() -> Response:
     """Decide for one customer, durably, on one placement or (``placements``) on several."""
     body = read_body(DecisionIn)
     check_id(body.customer_id, "/customer_id")
+    check_public(body.attributes, preview=body.preview)
     if body.occasion_id is not None:
         check_id(body.occasion_id, "/occasion_id")
     decider = current_worker().decider

@@ -114,8 +114,19 @@ class MissingScope(ApiError):
 
     status, code = 403, "missing_scope"
 
-    def __init__(self, scope: str) -> None:
-        super().__init__(f"This needs a key with the scope {scope!r}.")
+    def __init__(self, scope: str, *, is_publishable: bool = False) -> None:
+        also = ", and not a publishable one" if is_publishable else ""
+        super().__init__(f"This needs a key with the scope {scope!r}{also}.")
+
+
+class WrongOrigin(ApiError):
+    """A publishable key that is used from elsewhere than the pages it was made for."""
+
+    status, code = 403, "wrong_origin"
+
+    def __init__(self, origin: str | None) -> None:
+        said = "a request without an Origin" if origin is None else f"the origin {origin[:100]!r}"
+        super().__init__(f"This key is for pages of other origins, not for {said}.")
 
 
 class NotFound(ApiError):

@@ -14,6 +14,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict
 
 from api.answers import json_answer
+from api.auth import is_usable
 from api.doors import Doors
 from api.errors import ApiError, InvalidJson, problem_of
 from api.metrics import count_decisions
@@ -93,7 +94,9 @@ def _in_its_words(view: Callable[..., ResponseReturnValue]) -> Callable[..., Res
     return answer
 
 
-@doors.open("POST", "/ofrep/v1/evaluate/flags/<path:key>", scope="decide", takes=EvaluationIn, gives=FlagOut)
+@doors.open(
+    "POST", "/ofrep/v1/evaluate/flags/<path:key>", scope="decide", takes=EvaluationIn, gives=FlagOut, for_browsers=True
+)
 @_in_its_words
 def evaluate(key: str) -> Response:
     """Evaluate one flag: decide for its placement, durably."""
@@ -105,7 +108,15 @@ def evaluate(key: str) -> Response:
     return json_answer(_evaluated(decided, is_recorded=True))
 
 
-@doors.open("POST", "/ofrep/v1/evaluate/flags", scope="decide", takes=EvaluationIn, gives=FlagsOut, statuses=(200, 304))
+@doors.open(
+    "POST",
+    "/ofrep/v1/evaluate/flags",
+    scope="decide",
+    takes=EvaluationIn,
+    gives=FlagsOut,
+    statuses=(200, 304),
+    for_browsers=True,
+)
 @_in_its_words
 def evaluate_all() -> Response:
     """Evaluate every flag without recording; the ETag is of the answer, so that what did not change is not sent."""
@@ -132,14 +143,15 @@ def _context() -> dict[str, Any]:
 
 
 def _ask(decider: Decider, context: dict[str, Any]) -> Asked:
-    """Who is asked for; without a key, nobody (an empty id)."""
+    """Who is asked for; without a key, nobody (an empty id). A page's context may hold more than its key may use."""
     customer_id, occasion_id = context.pop(_KEY, None), context.pop(_OCCASION, None)
     if occasion_id is not None:
         check_id(occasion_id, f"/context/{_OCCASION}")
     if customer_id is not None and customer_id != "":
         check_id(customer_id, f"/context/{_KEY}")
+    attributes = {name: value for name, value in context.items() if is_usable(name)}
     try:
-        return decider.ask(customer_id or "", occasion_id=occasion_id, attributes=context)
+        return decider.ask(customer_id or "", occasion_id=occasion_id, attributes=attributes)
     except InvalidInput as error:
         fields = [field._replace(pointer=field.pointer.replace("/attributes", "/context", 1)) for field in error.fields]
         raise InvalidInput(fields) from None

@@ -2,7 +2,7 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -76,12 +76,13 @@ class Recorder:
         self._snapshots = snapshots
         self._journal = journal
 
-    def record(self, items: Sequence[object], *, source: str) -> Recorded:
+    def record(self, items: Sequence[object], *, source: str, events: Collection[str] | None = None) -> Recorded:
         """Take outcomes; those accepted are durable when this returns, a bad one never fails its neighbours.
 
         Args:
             items: JSON objects, at most ``MAX_OUTCOMES``.
             source: Who reports: outcome ids are unique within it.
+            events: Only these, by decision and without a value (what a page may report); None: anything.
         Raises:
             JournalBusy: They couldn't be written now; send all of them again.
         """
@@ -90,7 +91,10 @@ class Recorder:
         rejected: list[Rejected] = []
         for index, item in enumerate(items):
             try:
-                rows.append((index, read_outcome(item, source=source, now=now)))
+                row = read_outcome(item, source=source, now=now)
+                if events is not None:
+                    _check_page(row, events)
+                rows.append((index, row))
             except InvalidInput as error:
                 rejected.append(Rejected(index, "invalid_outcome", str(error)))
         statuses, refused = self._write(rows)
@@ -137,6 +141,18 @@ def read_outcome(item: object, *, source: str, now: datetime) -> OutcomeRow:
         received_at=now,
         is_future=occurred_at > now + FUTURE,
     )
+
+
+def _check_page(row: OutcomeRow, events: Collection[str]) -> None:
+    wrong = []
+    if row.event not in events:
+        wrong.append(FieldError("/event", f"{shown(row.event)} is none that this key may report"))
+    if row.decision_id is None:
+        wrong.append(FieldError("/decision_id", "must be said: this key reports by decision"))
+    if row.value is not None:
+        wrong.append(FieldError("/value", f"must not be said with this key, not {shown(float(row.value))}"))
+    if wrong:
+        raise InvalidInput(wrong)
 
 
 def outcome_key(source: str, outcome_id: str | None) -> bytes:

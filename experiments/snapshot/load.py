@@ -44,6 +44,7 @@ def load_snapshot(session: Session) -> Snapshot:
     definitions = {
         row.key: PlacementDefinition.model_validate(row.body) for row in current_definitions(session, "placement")
     }
+    keys = {row.id: _key(row) for row in session.exec(select(ApiKey).where(col(ApiKey.revoked_at).is_(None)))}
     policies, segmentations = _policy_versions(session), _Segmentations(session, attributes)
     series = _series_plans(session, workspace, definitions=definitions, segmentations=segmentations, policies=policies)
     own = defaultdict(list)
@@ -64,7 +65,8 @@ def load_snapshot(session: Session) -> Snapshot:
             for key, definition in definitions.items()
         },
         overrides={(row.placement, row.customer_id): row.variant for row in session.exec(select(Override))},
-        keys={row.id: _key(row) for row in session.exec(select(ApiKey).where(col(ApiKey.revoked_at).is_(None)))},
+        keys=keys,
+        origins=frozenset(origin for key in keys.values() for origin in key.origins or ()),
     )
 
 
@@ -96,7 +98,15 @@ def _seconds(moment: datetime | None) -> float:
 
 
 def _key(row: ApiKey) -> KeyPlan:
-    return KeyPlan(row.id, row.name, row.secret_hash, frozenset(row.scopes), _seconds(row.expires_at))
+    return KeyPlan(
+        row.id,
+        row.name,
+        row.secret_hash,
+        frozenset(row.scopes),
+        _seconds(row.expires_at),
+        origins=None if row.origins is None else frozenset(row.origins),
+        events=frozenset(row.events or ()),
+    )
 
 
 def _policy_versions(session: Session) -> Mapping[str, list[PolicyVersion]]:

@@ -87,18 +87,23 @@ class PlacementPlan:
 
 @dataclass(frozen=True, slots=True)
 class KeyPlan:
-    """An API key: its name, the SHA-256 of its secret, its scopes, and until when it works."""
+    """An API key: its name, the SHA-256 of its secret, its scopes, and until when it works.
+
+    A publishable one has ``origins``: only their pages may use it, and report only its ``events``.
+    """
 
     id: str
     name: str
     secret_hash: bytes
     scopes: frozenset[str]
     expires_at: float
+    origins: frozenset[str] | None = None
+    events: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All of it, as of one version of the workspace."""
+    """All of it, as of one version of the workspace; ``origins``: of all publishable keys."""
 
     version: int
     holdout_secret: bytes
@@ -106,3 +111,4 @@ class Snapshot:
     placements: Mapping[str, PlacementPlan]
     overrides: Mapping[tuple[str, str], str]
     keys: Mapping[str, KeyPlan]
+    origins: frozenset[str]
