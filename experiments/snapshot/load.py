@@ -15,6 +15,7 @@ from experiments.catalog.definitions import (
     PlacementDefinition,
     SegmentationDefinition,
 )
+from experiments.customers.aliases import has_people
 from experiments.decisions.hashing import UnitHash, Wheel
 from experiments.segments.rules import Segmentation, compile_segmentation
 from experiments.series import PinnedCovariate
@@ -66,6 +67,7 @@ def load_snapshot(session: Session) -> Snapshot:
         },
         overrides={(row.placement, row.customer_id): row.variant for row in session.exec(select(Override))},
         keys=keys,
+        has_people=has_people(session.connection()),
         origins=frozenset(origin for key in keys.values() for origin in key.origins or ()),
     )
 

@@ -103,7 +103,10 @@ class KeyPlan:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All of it, as of one version of the workspace; ``origins``: of all publishable keys."""
+    """All of it, as of one version of the workspace; ``origins``: of all publishable keys.
+
+    ``has_people``: whether any customer has several ids, or attributes of their own.
+    """
 
     version: int
     holdout_secret: bytes
@@ -112,3 +115,4 @@ class Snapshot:
     overrides: Mapping[tuple[str, str], str]
     keys: Mapping[str, KeyPlan]
     origins: frozenset[str]
+    has_people: bool
