@@ -25,6 +25,7 @@ from api import (
     reviews,
     system,
     tracking,
+    webhooks,
 )
 from api import experiments as experiment_doors
 from api.cors import open_to_browsers
@@ -55,6 +56,7 @@ RESOURCES: Final = (
     analyses.doors,
     exports.doors,
     tracking.doors,
+    webhooks.doors,
     browser.doors,
     system.doors,
 )
@@ -68,6 +70,7 @@ _QUIET: Final = {  # with log_level debug only, when all is well
     "/v1/batch",
     "/v1/track",
     "/v1/t",
+    "/v1/webhooks/<key>",
     "/healthz",
     "/readyz",
     "/metrics",

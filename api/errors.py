@@ -16,6 +16,7 @@ from api.requests import current_request
 from experiments import errors as domain
 from experiments.analyses import errors as of_analyses
 from experiments.errors import ExperimentsError, FieldError
+from experiments.mail_events import errors as of_mail
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +32,10 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     of_analyses.TooFewSegments: 422,
     of_analyses.TooManyAnalyses: 429,
     of_analyses.TooManySegments: 422,
+    of_mail.BadSignature: 401,
+    of_mail.IntakeNotFound: 404,
+    of_mail.StaleSignature: 401,
+    of_mail.TokenReplayed: 401,
     domain.ResultsImpossible: 500,
     domain.CorrectionNotFound: 404,
     domain.CorrectionReverted: 409,

@@ -19,6 +19,7 @@ from experiments.errors import LeaseLost
 from experiments.guardrails.guard import Guarded, guard
 from experiments.learn import LEASE, Learned, learn
 from experiments.learning.lease import holder_name, release, take
+from experiments.mail_events.rows import forget
 from experiments.outcomes.rows import sweep
 
 log = structlog.get_logger(__name__)
@@ -56,6 +57,8 @@ def work_once(engine: Engine, *, holder: str) -> Pass | None:
     if lease is None:
         return None
     n_swept = _sweep(engine)
+    with transaction(engine) as session:
+        forget(session.connection(), database_now(session))
     moved = correct(engine, lease) > 0  # before the others, which read the tallies that this moves
     is_behind = moved and is_unfinished(engine)
     return Pass(n_swept, is_behind, guard(engine, lease), learn(engine, lease))

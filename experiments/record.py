@@ -36,6 +36,9 @@ _ANONYMOUS = (
 )
 
 
+_MACHINE = "A machine's, as far as the reporter knows (a scanner's click, a prefetched open): kept, and counted apart."
+
+
 class OutcomeReport(BaseModel):
     """One outcome as a client reports it; it names its decision, or its customer."""
 
@@ -49,6 +52,7 @@ class OutcomeReport(BaseModel):
     event: Annotated[str, Field(min_length=1, max_length=128)]
     value: Annotated[float, Field(ge=-MAX_VALUE, le=MAX_VALUE)] | None = None
     occurred_at: str | None = None
+    machine: Annotated[bool, Field(description=_MACHINE)] = False
 
     @model_validator(mode="after")
     def _names_somebody(self) -> Self:
@@ -152,6 +156,7 @@ def read_outcome(item: object, *, source: str, now: datetime) -> OutcomeRow:
         occurred_at=occurred_at,
         received_at=now,
         is_future=occurred_at > now + FUTURE,
+        machine="reported" if report.machine else None,
     )
 
 

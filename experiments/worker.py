@@ -11,6 +11,8 @@ from experiments.database import open_engine, reading
 from experiments.decide import DECISIONS, LINKS, Decider
 from experiments.decisions.rows import Stored, mark_contradicted, read_decisions, write_decisions
 from experiments.journal import Entry, Journal
+from experiments.mail_events.rows import write_mail
+from experiments.mail_events.take import MAIL, Receiver
 from experiments.outcomes.rows import write_outcomes
 from experiments.record import OUTCOMES, Recorder
 from experiments.snapshot.holder import Snapshots
@@ -31,6 +33,7 @@ class Worker:
             writers={
                 DECISIONS: partial(write_decisions, shard=shard),
                 OUTCOMES: partial(write_outcomes, shard=shard, has_people=self._has_people),
+                MAIL: partial(write_mail, shard=shard, has_people=self._has_people),
                 _CONTRADICTED: mark_contradicted,
                 LINKS: write_links,
                 TRAITS: write_traits,
@@ -41,6 +44,7 @@ class Worker:
         self.people = People(self._read_person)
         self.decider = Decider(self.snapshots, self.journal, read_stored=self._read_stored, people=self.people)
         self.recorder = Recorder(self.snapshots, self.journal, join=self.decider.join)
+        self.receiver = Receiver(self.snapshots, self.journal)
 
     def _has_people(self) -> bool:
         snapshot = self.snapshots.current

@@ -35,6 +35,7 @@ class Reported:
     excluded_by: int | None
     customer_id: str | None = None
     decisions: frozenset[bytes] = frozenset()
+    is_machine: bool = False
 
 
 def exclusions(outcomes: Iterable[Reported], *, rules: Sequence[Rule]) -> dict[bytes, int | None]:
@@ -50,14 +51,15 @@ def exclusions(outcomes: Iterable[Reported], *, rules: Sequence[Rule]) -> dict[b
         rules: Corrections in force.
     """
     in_order = sorted(rules, key=lambda rule: rule.id)
-    kept: set[tuple[str, int]] = set()
+    kept: set[tuple[tuple[str, bool], int]] = set()
     found: dict[bytes, int | None] = {}
     for one in sorted(outcomes, key=lambda one: (one.occurred_at, one.received_at, one.id)):
         mine = [rule for rule in in_order if rule.covers(one.event, one.occurred_at)]
         by = next((rule.id for rule in mine if not rule.keeps_first), None)
         if by is None and one.customer_id is not None:
-            firsts = [(one.customer_id, rule.id) for rule in mine if rule.keeps_first]
-            by = next((id_ for customer, id_ in firsts if (customer, id_) in kept), None)
+            who = (one.customer_id, one.is_machine)  # a scanner's click is not the customer's first
+            firsts = [(who, rule.id) for rule in mine if rule.keeps_first]
+            by = next((first[1] for first in firsts if first in kept), None)
             kept.update(firsts if by is None else ())
         found[one.id] = by
     return found

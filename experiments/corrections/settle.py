@@ -26,7 +26,7 @@ _outcome: Any = Outcome.__table__  # type: ignore[attr-defined]  # SQLModel's ty
 _decision: Any = Decision.__table__  # type: ignore[attr-defined]
 _attribution: Any = Attribution.__table__  # type: ignore[attr-defined]
 _o = _outcome.c
-_REPORTED = (_o.id, _o.event, _o.occurred_at, _o.received_at, _o.excluded_by)
+_REPORTED = (_o.id, _o.event, _o.occurred_at, _o.received_at, _o.excluded_by, _o.machine)
 
 
 def settle(connection: Connection, ids: Sequence[bytes], *, event: str, shard: int) -> Counter[int]:
@@ -60,6 +60,11 @@ def settle(connection: Connection, ids: Sequence[bytes], *, event: str, shard: i
     flipped = [seen[id_] for id_, by in changed.items() if (by is None) != (seen[id_].excluded_by is None)]
     count_again(connection, {decision for one in flipped for decision in one.decisions}, shard=shard)
     return _difference((seen[id_].excluded_by, by) for id_, by in changed.items())
+
+
+def decisions_of(connection: Connection, ids: Sequence[bytes], *, event: str) -> set[bytes]:
+    """The decisions that outcomes of one event are attributed to."""
+    return _decisions(_look(connection, ids, event=event, rules=()))
 
 
 def _mark(connection: Connection, ids: Sequence[bytes], *, by: int | None) -> None:
@@ -106,7 +111,7 @@ def _look(connection: Connection, ids: Sequence[bytes], *, event: str, rules: Se
     rows = connection.execute(select(*_REPORTED, _o.decision_id, _o.customer_id).where(_o.id.in_(ids))).all()
     if not rows:
         return {}
-    seen = {row.id: Reported(*row[:5]) for row in rows}
+    seen = {row.id: _reported(row) for row in rows}
     firsts = [rule for rule in rules if rule.keeps_first]
     times = [row.occurred_at for row in rows]
     span = _Span(min([*times, *(rule.starts_at for rule in firsts)]), max([*times, *(rule.ends_at for rule in firsts)]))
@@ -120,6 +125,11 @@ def _look(connection: Connection, ids: Sequence[bytes], *, event: str, rules: Se
         else one
         for id_, one in seen.items()
     }
+
+
+def _reported(row: Any) -> Reported:
+    id_, event, occurred_at, received_at, excluded_by, machine = row[:6]
+    return Reported(id_, event, occurred_at, received_at, excluded_by, is_machine=machine is not None)
 
 
 def _customers(connection: Connection, rows: Iterable[Any]) -> set[str]:
@@ -160,5 +170,5 @@ def _in_span(connection: Connection, ids: Sequence[bytes], *, event: str, span: 
     for part in parts(ids, _AT_ONCE):
         query = select(*_REPORTED).where(_o.id.in_(part), _o.event == event)
         rows = connection.execute(query.where(_o.occurred_at.between(span.first, span.last)))
-        found |= {row.id: Reported(*row) for row in rows}
+        found |= {row.id: _reported(row) for row in rows}
     return found

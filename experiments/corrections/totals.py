@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from experiments.decisions.hashing import series_of
 from experiments.outcomes.attribution import DecisionRef, Hit
-from experiments.outcomes.responses import Changes, UnitTotal
+from experiments.outcomes.responses import Changes, UnitTotal, units_of
 from experiments.series import SeriesMetrics, read_series_metrics
 from experiments.tallies.moves import add_ages, add_products, add_responses
 from experiments.tallies.recount import Counted, read_counted, replace_totals, stored_totals, unit_totals
@@ -24,10 +24,10 @@ def count_again(connection: Connection, ids: Collection[bytes], *, shard: int) -
         metrics = read_series_metrics(connection, {series_of(id_) for id_ in part})
         stored, right = stored_totals(connection, part), _right(connection, decisions, metrics=metrics)
         wrong = {key for key in stored.keys() | right.keys() if stored.get(key) != right.get(key)}
-        for totals, sign in ((stored, -1), (right, 1)):
-            for id_, key in wrong & totals.keys():
-                hit = _hit(decisions[id_][0], metrics[series_of(id_)], key=key)
-                changes.add_unit(hit, unit=totals[id_, key], sign=sign)
+        for id_, key in units_of(wrong):
+            hit = _hit(decisions[id_][0], metrics[series_of(id_)], key=key)
+            changes.add_unit(hit, totals=stored, sign=-1)
+            changes.add_unit(hit, totals=right, sign=1)
         replace_totals(connection, wrong, totals=right)
     add_responses(connection, changes.responses, shard=shard)
     add_products(connection, changes.products, shard=shard)

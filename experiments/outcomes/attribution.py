@@ -20,7 +20,10 @@ MAX_WINDOW = timedelta(days=366)  # the longest that a metric may have
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRow:
-    """An outcome as reported; ``customer_id`` or ``decision_id`` is given. ``value`` in the metric's unit."""
+    """An outcome as reported; ``customer_id`` or ``decision_id`` is given. ``value`` in the metric's unit.
+
+    ``machine``: why it is taken for a machine's; None for people's.
+    """
 
     id: bytes
     source: str
@@ -33,6 +36,7 @@ class OutcomeRow:
     occurred_at: datetime
     received_at: datetime
     is_future: bool = False
+    machine: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

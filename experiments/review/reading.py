@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,7 +182,13 @@ def pinned_metric(series: Series, key: str | None) -> PinnedMetric:
 
 
 def read(
-    session: Session, series: Series, *, metric: str | None, as_of: datetime, segments: Collection[str] | None = None
+    session: Session,
+    series: Series,
+    *,
+    metric: str | None,
+    as_of: datetime,
+    segments: Collection[str] | None = None,
+    machines: bool = False,
 ) -> Reading:
     """Read one metric of a series.
 
@@ -193,6 +199,7 @@ def read(
         as_of: Units decided by (the hour of) then are read, and matured units are those matured then. What they
             answered since is counted: a tally does not keep when responses arrived.
         segments: Only these.
+        machines: Count what machines did as if people had.
     Raises:
         MetricNotMeasured: The series doesn't measure it.
     """
@@ -200,34 +207,23 @@ def read(
     variants = variants_of_series(session, series.number or 0)
     control = next(variant.key for variant in variants if variant.is_control)
     weights = read_weights(session, series.number or 0)
+    strata = partial(strata_of, weights=weights, control=control)
     maturing = (as_of - pinned.window - pinned.grace).timestamp()
-    # Of days before the one that is maturing all hours have matured.
-    span = {"before_hour": int(as_of.timestamp() // _HOUR) + 1, "hourly_from": int(maturing // _DAY) * 24}
-
-    @cache
-    def tallies_of(key: str) -> Tallies:
-        return read_tallies(session, series.number or 0, metric=key, segments=segments, **span)
-
+    tallies_of = _reader(session, series, until=(as_of.timestamp(), maturing), segments=segments, machines=machines)
     tallies, capped = tallies_of(pinned.key), pinned.cap is not None
     measured = _measured(tallies, pinned)
     matured = measured & (_decided_by(tallies, series) <= maturing)
-
-    def strata_of_metric(key: str) -> Strata:
-        return strata_of(tallies_of(key), weights, control=control)
-
     costs = costs_of([variant.cost for variant in variants])
-    net, value = _net(pinned, pinned_metrics(series), costs=costs, read_strata=strata_of_metric)
-    attribute = None if series.covariate is None else series.covariate["attribute"]
-    units = strata_of(tallies, weights, control=control, capped=capped, chosen=measured)
-    matured_units = strata_of(tallies, weights, control=control, capped=capped, chosen=matured)
-    values = unit_values(units, metric=pinned, covariate=attribute)
+    net, value = _net(pinned, pinned_metrics(series), costs=costs, read_strata=lambda key: strata(tallies_of(key)))
+    units, matured_units = (strata(tallies, capped=capped, chosen=chosen) for chosen in (measured, matured))
+    values = unit_values(units, metric=pinned, covariate=(series.covariate or {}).get("attribute"))
     return Reading(
         metric=pinned,
         units=units,
         matured_units=matured_units,
         strata=values.strata,
         matured=_alike(matured_units, values, metric=pinned),
-        uncapped=_alike(strata_of(tallies, weights, control=control), values, metric=pinned) if capped else None,
+        uncapped=_alike(strata(tallies), values, metric=pinned) if capped else None,
         covariate=values.covariate,
         **_hours(tallies, matured),
         n_lacking=float(tallies.n_lacking[measured].sum()),
@@ -238,6 +234,27 @@ def read(
         currency=None if value is None else value.currency,
         money_metric=None if value is None else value.key,
     )
+
+
+def _reader(
+    session: Session, series: Series, *, until: tuple[float, float], segments: Collection[str] | None, machines: bool
+) -> Callable[[str], Tallies]:
+    """Tallies by metric, each read once. Of days before the one that is maturing, all hours have matured."""
+    before_hour, hourly_from = int(until[0] // _HOUR) + 1, int(until[1] // _DAY) * 24
+
+    @cache
+    def tallies_of(key: str) -> Tallies:
+        return read_tallies(
+            session,
+            series.number or 0,
+            metric=key,
+            segments=segments,
+            before_hour=before_hour,
+            hourly_from=hourly_from,
+            with_machines=machines,
+        )
+
+    return tallies_of
 
 
 def _monthly(tallies: Tallies, measured: Flags) -> float | None:

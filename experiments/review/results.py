@@ -17,6 +17,7 @@ from experiments.review.checks import Noted, checks_of, ratio_check, sample_rati
 from experiments.review.details import details
 from experiments.review.estimates import ENOUGH_RESPONDERS, estimate
 from experiments.review.guardrails import NO_GUARDRAILS, GuardrailFindings, find
+from experiments.review.machines import add_machines, has_machines
 from experiments.review.methods import Methods
 from experiments.review.money import money_of
 from experiments.review.outlook import outlooks
@@ -76,6 +77,11 @@ def results(
         guarded=guarded,
         depth="brief" if is_brief else "full",
     )
+    other = None
+    if has_machines(session, series.number or 0, metric=reading.metric.key):
+        both = read(session, series, metric=metric, as_of=moment, machines=True)
+        other = reviewed(both, rules=_rules(definition), available=available, segment=segment, depth="brief")
+    add_machines(answer, other)
     corrections = corrections_of(session, series)
     answer["warnings"] += _remarks(definition) + correction_warnings(corrections)
     answer["guardrails"] = guarded.shown(segment)

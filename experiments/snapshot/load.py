@@ -17,14 +17,26 @@ from experiments.catalog.definitions import (
 )
 from experiments.customers.aliases import has_people
 from experiments.decisions.hashing import UnitHash, Wheel
+from experiments.mail_events.intakes import events_of
+from experiments.mail_events.signatures import Trust
 from experiments.segments.rules import Segmentation, compile_segmentation
 from experiments.series import PinnedCovariate
-from experiments.snapshot.plans import FOREVER, KeyPlan, PlacementPlan, Policy, SeriesPlan, Snapshot, VariantPlan
+from experiments.snapshot.plans import (
+    FOREVER,
+    IntakePlan,
+    KeyPlan,
+    PlacementPlan,
+    Policy,
+    SeriesPlan,
+    Snapshot,
+    VariantPlan,
+)
 from experiments.tables import (
     Allocation,
     ApiKey,
     Definition,
     Experiment,
+    Intake,
     Override,
     PolicyVersion,
     Series,
@@ -69,6 +81,7 @@ def load_snapshot(session: Session) -> Snapshot:
         keys=keys,
         has_people=has_people(session.connection()),
         origins=frozenset(origin for key in keys.values() for origin in key.origins or ()),
+        intakes={row.key: _intake(row) for row in session.exec(select(Intake))},
     )
 
 
@@ -109,6 +122,10 @@ def _key(row: ApiKey) -> KeyPlan:
         origins=None if row.origins is None else frozenset(row.origins),
         events=frozenset(row.events or ()),
     )
+
+
+def _intake(row: Intake) -> IntakePlan:
+    return IntakePlan(row.key, row.provider, Trust(tuple(row.secrets), row.tolerance_seconds), events_of(row))
 
 
 def _policy_versions(session: Session) -> Mapping[str, list[PolicyVersion]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from experiments.catalog.content import Content
 from experiments.catalog.definitions import AttributeDefinition, PlacementDefinition
 from experiments.decisions.hashing import UnitHash, Wheel
+from experiments.mail_events.signatures import Trust
 from experiments.segments.rules import Segmentation
 from experiments.series import PinnedCovariate
 
@@ -102,6 +103,16 @@ class KeyPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class IntakePlan:
+    """Where a sender's webhooks come in. ``events``: what each kind is called here; None is not recorded."""
+
+    key: str
+    provider: str
+    trust: Trust
+    events: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All of it, as of one version of the workspace; ``origins``: of all publishable keys.
 
@@ -116,3 +127,4 @@ class Snapshot:
     keys: Mapping[str, KeyPlan]
     origins: frozenset[str]
     has_people: bool
+    intakes: Mapping[str, IntakePlan]

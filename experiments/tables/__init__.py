@@ -17,6 +17,7 @@ from experiments.tables.definitions import (
     Workspace,
 )
 from experiments.tables.journal import Alias, Attribution, Customer, Decision, DecisionAlias, Outcome, Response
+from experiments.tables.mail import Intake, MailMessage, MailToken
 from experiments.tables.records import Analysis, ApiKey, Audit, Correction, Lease
 from experiments.tables.tallies import Tally, TallyAge, TallyCovariate, TallyProduct, TallyResponse
 
@@ -33,7 +34,10 @@ __all__ = [
     "DecisionAlias",
     "Definition",
     "Experiment",
+    "Intake",
     "Lease",
+    "MailMessage",
+    "MailToken",
     "Outcome",
     "Override",
     "PolicyVersion",

@@ -43,7 +43,8 @@ class Decision(SQLModel, table=True):
 class Outcome(SQLModel, table=True):
     """Something a customer did, as it was reported. ``id`` is a hash of (source, outcome_id), or random without one.
 
-    ``excluded_by``: the correction that keeps it from counting; whatever its status, it stays.
+    ``excluded_by``: the correction that keeps it from counting; whatever its status, it stays. ``machine``: why it is
+    taken for a machine's (null: a person's), which is counted apart.
     """
 
     __table_args__ = (
@@ -68,6 +69,7 @@ class Outcome(SQLModel, table=True):
     retry_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     n_duplicates: int = 0
     excluded_by: int | None = Field(default=None, sa_type=BigInteger)
+    machine: str | None = Field(default=None, sa_type=String)
 
 
 class Attribution(SQLModel, table=True):
@@ -80,7 +82,10 @@ class Attribution(SQLModel, table=True):
 
 
 class Response(SQLModel, table=True):
-    """All outcomes of one metric attributed to one decision; of a ratio, ``total`` is its numerator."""
+    """All outcomes of one metric attributed to one decision; of a ratio, ``total`` is its numerator.
+
+    Outcomes of machines have a row of their own, whose ``metric`` ends in ``+machine``.
+    """
 
     __table_args__ = (CLUSTERED,)
 

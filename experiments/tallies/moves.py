@@ -19,6 +19,7 @@ from experiments.column_types import ExactNumber, to_microseconds
 from experiments.tables import Tally, TallyAge, TallyCovariate, TallyProduct, TallyResponse
 
 EXACT = Context(prec=1_000)  # enough for a sum of squares of any floats of at most 1e12; only digits used cost
+MACHINES = "+machine"  # ends the key of what machines did for a metric; no key of a metric has a plus
 _HOUR_MICROSECONDS = 3_600_000_000
 
 TallyKey = tuple[int, str, int, str, int]  # series, segment, allocation version, variant, hour

@@ -24,7 +24,7 @@ from experiments.tables import (
     TallyProduct,
     TallyResponse,
 )
-from experiments.tallies.moves import Covariates, Products, Responses
+from experiments.tallies.moves import MACHINES, Covariates, Products, Responses
 from experiments.tallies.rows import Chosen, Rows, added, groups, placed, read_rows
 
 Floats = NDArray[np.float64]
@@ -171,6 +171,7 @@ def read_tallies(
     segments: Collection[str] | None = None,
     before_hour: int | None = None,
     hourly_from: int | None = None,
+    with_machines: bool = False,
 ) -> Tallies:
     """Read the tallies of a series and of one of its metrics, summed over shards, but for hours corrected away.
 
@@ -182,6 +183,7 @@ def read_tallies(
         segments: Only these; by default all.
         before_hour: Only units decided before this hour (since 1970); by default all.
         hourly_from: Earlier hours are summed to days; by default none are.
+        with_machines: Count what machines did as if people had.
     """
     keys, variants = _segments(session, series, wanted=segments), _variants(session, series)
     chosen = Chosen(
@@ -193,10 +195,11 @@ def read_tallies(
         left_out=hours_left_out(session, [series]),
     )
     kind, has_covariate = _kind(session, series, metric=metric)
+    metrics = (metric, metric + MACHINES) if with_machines else (metric,)
     products = responses = covariates = None
     if has_covariate or kind == "ratio":
-        products = read_rows(session, chosen, table=_product, columns=_PRODUCTS, metric=metric)
-    responses = read_rows(session, chosen, table=_response, columns=_responses(kind), metric=metric)
+        products = read_rows(session, chosen, table=_product, columns=_PRODUCTS, metrics=metrics)
+    responses = read_rows(session, chosen, table=_response, columns=_responses(kind), metrics=metrics)
     if has_covariate:
         covariates = read_rows(session, chosen, table=_covariate, columns=_COVARIATES)
     key, counts = _periods(read_rows(session, chosen, table=_tally, columns=_UNITS), hourly_from)

@@ -12,7 +12,7 @@ from sqlmodel import Session
 
 from experiments.decisions.hashing import series_range
 from experiments.outcomes.attribution import DecisionRef, Hit, OutcomeRow, hits_of, is_late
-from experiments.outcomes.responses import Changes, UnitTotal, counts, write_totals
+from experiments.outcomes.responses import Changes, UnitTotal, counts, key_of, units_of, write_totals
 from experiments.series import SeriesMetrics, read_series_metrics
 from experiments.tables import (
     Attribution,
@@ -132,7 +132,7 @@ def unit_totals(
         decision = decisions[decision_id][0]
         for hit in hits_of(outcome, decision, series=metrics):
             if counts(outcome, hit.metric) and not is_late(outcome, hit):
-                totals[decision_id, hit.metric.key].add(outcome, hit.metric)
+                totals[decision_id, key_of(outcome, hit.metric)].add(outcome, hit.metric)
     return totals
 
 
@@ -167,10 +167,10 @@ def _count(
             if covariate is not None:
                 result.covariates[key].add_unit(covariate, is_missing=decision.covariate is None)
     pinned = {metric.key: metric for metric in metrics.metrics}
-    for (id_, metric), total in totals.items():
+    for id_, metric in units_of(totals.keys()):
         decision = decisions[id_][0]
         hit = Hit(decision, pinned[metric], metrics.covariate_of(decision.covariate))
-        result.changes.add_unit(hit, unit=total, sign=1)
+        result.changes.add_unit(hit, totals=totals, sign=1)
 
 
 def _compare_responses(

@@ -64,16 +64,16 @@ class Rows:
 
 
 def read_rows(
-    session: Session, chosen: Chosen, *, table: Table, columns: Sequence[str], metric: str | None = None
+    session: Session, chosen: Chosen, *, table: Table, columns: Sequence[str], metrics: Sequence[str] = ()
 ) -> Rows:
-    """Read columns of the chosen rows, of one metric where the table has metrics."""
+    """Read columns of the chosen rows, of some metrics where the table has them: then several may have the same key."""
     c, n_variants = table.c, len(chosen.variants)
     variant = case({key: i for i, key in enumerate(chosen.variants)}, value=c.variant)
     columns_of_row = (c.hour * n_variants + variant, *(c[name] for name in columns))
     texts = (func.aggregate_strings(cast(column, String), ",") for column in columns_of_row)
     query = select(c.segment, c.allocation_version, func.count(), *texts).where(*chosen.conditions(table))
-    if metric is not None:
-        query = query.where(c.metric == metric)
+    if metrics:
+        query = query.where(c.metric.in_(metrics))
     rows = session.connection().execute(query.group_by(c.segment, c.allocation_version))
     found = [row for row in rows if row[0] in chosen.segments]
     of_group = np.array([(chosen.segments[row[0]], row[1]) for row in found], dtype=np.int64).reshape(-1, 2)

@@ -1,0 +1,1 @@
+"""What senders of email report by webhook: checked, read, told apart from machines, written as outcomes."""
