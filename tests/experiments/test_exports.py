@@ -88,7 +88,7 @@ def test_an_outcome_says_which_correction_excludes_it(shop: Engine, tmp_path: Pa
     with transaction(shop) as session:
         session.connection().execute(update(Outcome).where(Outcome.value == Decimal(-3)).values(excluded_by=4))  # type: ignore[arg-type]
     frame = _export(shop, "outcomes", tmp_path / "o.parquet")
-    assert frame.columns[-1] == "excluded_by"
+    assert frame.columns[-3:] == ["excluded_by", "placement", "machine"]
     assert {value: by for value, by in frame.select("value", "excluded_by").rows() if by is not None} == {"-3": 4}
 
 
