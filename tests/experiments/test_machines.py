@@ -1,6 +1,7 @@
 """Outcomes of machines: counted apart, exactly, whatever comes first; reviews show both readings."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -213,3 +214,27 @@ def test_writing_outcomes_without_machines_leaves_no_row_of_theirs(engine: Engin
     with transaction(engine) as session:
         write_outcomes(session.connection(), [outcome("click", "anna")], shard=1)
     assert {row.metric for row in all_rows(engine, TallyResponse)} == {"click"}
+
+
+def test_clicks_and_deliveries_that_come_at_once_find_each_other(engine: Engine) -> None:
+    """From two writers, 20 times: the click always ends as a machine's, and tallies equal a recount."""
+    add_series(engine, SERIES)
+    customers = [f"c{n}" for n in range(20)]
+    decide(engine, *(decision(SERIES, customer) for customer in customers))
+
+    def report(kind: str, *, seconds: float, shard: int) -> None:
+        for customer in customers:
+            row = _mail(kind, customer, seconds=seconds)
+            row = MailRow(row.outcome, kind, customer.encode().ljust(16), None)
+            with transaction(engine) as session:
+                write_mail(session.connection(), [row], shard=shard)
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [
+            pool.submit(report, "click", seconds=1, shard=1),
+            pool.submit(report, "delivered", seconds=0, shard=2),
+        ]:
+            done.result()
+    assert sums_of(engine, TallyResponse, metric="click")["n_responders"] == 0
+    assert sums_of(engine, TallyResponse, metric="click+machine")["n_responders"] == 20
+    _assert_recount_agrees(engine)
