@@ -16,6 +16,7 @@ from api.requests import current_request
 from experiments import errors as domain
 from experiments.analyses import errors as of_analyses
 from experiments.errors import ExperimentsError, FieldError
+from experiments.lists import errors as of_lists
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +50,7 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     domain.JournalBusy: 503,
     domain.KeyNotFound: 404,
     domain.LeaseLost: 500,
-    domain.ListUnreadable: 422,
+    of_lists.ListUnreadable: 422,
     domain.MetricNotMeasured: 404,
     domain.NothingBefore: 409,
     domain.OutcomesMoved: 500,

@@ -13,8 +13,8 @@ from typing import IO, Any, Final, Literal, cast
 import orjson
 import zstandard
 
-from experiments.errors import ListUnreadable
 from experiments.input.checks import shown
+from experiments.lists.errors import ListUnreadable
 
 Form = Literal["csv", "ndjson", "parquet"]
 FORMS: Final[tuple[Form, ...]] = ("csv", "ndjson", "parquet")
