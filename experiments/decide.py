@@ -1,6 +1,7 @@
 """decide: which variant? Choose from the snapshot, write, and answer with what stands in the database."""
 
 import contextlib
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -9,11 +10,12 @@ from typing import Any
 from cachetools import LRUCache
 
 from experiments.customers.aliases import Link
+from experiments.customers.moved import Moved
 from experiments.customers.people import People
 from experiments.database import AWAY
 from experiments.decisions.choosing import Asked, Choice, Moment, choose
 from experiments.decisions.rows import DecisionRow, Stored
-from experiments.errors import InvalidInput, PlacementNotFound, SnapshotMissing, TemplateFailed
+from experiments.errors import InvalidInput, JournalBusy, PlacementNotFound, SnapshotMissing, TemplateFailed
 from experiments.input.attributes import coerce
 from experiments.journal import Journal
 from experiments.snapshot.holder import FRESH_SECONDS, USABLE_SECONDS, Snapshots
@@ -23,6 +25,9 @@ EMAIL_SECONDS = 0.3
 DECISIONS = "decisions"
 LINKS = "links"
 _REMEMBERED = 20_000
+_MOVES = 4  # the id that goes on may change while we choose, but hardly that often
+
+Write = Callable[[str, Sequence[Any]], Sequence[Any] | None]  # kind and rows; a result a row, None if not in time
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +122,33 @@ class Decider:
         Raises:
             JournalBusy: It couldn't be written now.
         """
-        if anonymous_id == customer_id:
+        self._join(Link(anonymous_id, customer_id), self._journal.write)
+
+    def join_in_time(self, anonymous_id: str, customer_id: str, *, seconds: float) -> None:
+        """As ``join``, but waits at most so long; if that is not enough the ids are joined when it can be done."""
+        give_up_at = time.monotonic() + seconds
+        self._join(Link(anonymous_id, customer_id), self._until(give_up_at))
+
+    def _join(self, link: Link, write: Write) -> None:
+        if link.anonymous_id == link.customer_id:
             return
-        link = Link(anonymous_id, customer_id)
         with self._lock:
             if link in self._joined:
                 return
-        self._journal.write(LINKS, [link])
-        self._people.forget(anonymous_id, customer_id)
-        self._snapshots.look_again()  # if these were the first, to know that there are such people
+        done = write(LINKS, [link])
+        self._people.forget(link.anonymous_id, link.customer_id)
+        if done is None:
+            return
+        if not self._snapshot().has_people:
+            self._snapshots.look_again()  # these were the first: to know that there are such people
         with self._lock:
             self._joined[link] = True
+
+    def _until(self, give_up_at: float) -> Write:
+        def offer(kind: str, rows: Sequence[Any]) -> Sequence[Any] | None:
+            return self._journal.offer(kind, rows, seconds=max(0.0, give_up_at - time.monotonic()))
+
+        return offer
 
     def decide(self, asked: Asked, placements: Sequence[str]) -> list[Decided]:
         """Decide for one customer on some placements; durable when this returns.
@@ -136,26 +157,19 @@ class Decider:
             PlacementNotFound: One of them doesn't exist; then nothing is decided.
             JournalBusy: It couldn't be written now.
         """
-        choices = self._choose(asked, placements)
-        rows, known = self._recall(choices)
-        if rows:
-            known |= self._remember(rows, self._journal.write(DECISIONS, rows))
+        choices, known = self._settled(self._choose(asked, placements), self._journal.write)
         return [_answer(choice, known) for choice in choices]
 
-    def decide_in_time(self, asked: Asked, placement: str) -> Decided:
-        """The email door: answers within 300 ms whatever the database does; ``recorded`` says whether it is durable."""
-        (choice,) = self._choose(asked, [placement])
-        rows, known = self._recall([choice])
-        if rows and (stored := self._journal.offer(DECISIONS, rows, seconds=EMAIL_SECONDS)) is not None:
-            known |= self._remember(rows, stored)
+    def decide_in_time(self, asked: Asked, placement: str, *, seconds: float = EMAIL_SECONDS) -> Decided:
+        """The email door: waits at most ``seconds`` for the database; ``recorded`` says whether it is durable."""
+        write = self._until(time.monotonic() + seconds)
+        (choice,), known = self._settled(self._choose(asked, [placement]), write)
         return _answer(choice, known)
 
     def decide_list(self, asked: Sequence[Asked], placement: str) -> list[Decided]:
         """Decide for a slice of a list of customers on one placement, in the journal's low-priority lane."""
         choices = [choice for one in asked for choice in self._choose(one, [placement])]
-        rows = [row for choice in choices for row in choice.rows]
-        stored = self._journal.write_bulk(DECISIONS, rows) if rows else ()
-        known = {row.id: one for row, one in zip(rows, stored, strict=True)}
+        choices, known = self._settled(choices, self._journal.write_bulk, remember=False)
         return [_answer(choice, known) for choice in choices]
 
     def look(self, asked: Asked, placements: Sequence[str]) -> list[Decided]:
@@ -201,6 +215,40 @@ class Decider:
         plans = [self.placement(key) for key in placements]
         return [choose(self._snapshot(), plan, asked=asked, moment=moment) for plan in plans]
 
+    def _settled(
+        self, choices: list[Choice], write: Write, *, remember: bool = True
+    ) -> tuple[list[Choice], dict[bytes, Stored]]:
+        """Choices, and what is stored for their rows; who is decided for under another id is chosen for anew.
+
+        Raises:
+            JournalBusy: The id that goes on changed again and again meanwhile, or as ``write`` says.
+        """
+        known: dict[bytes, Stored] = {}
+        for _ in range(_MOVES):
+            if remember:
+                known |= self._recall(choices)[1]
+            rows = [row for choice in choices for row in choice.rows if row.id not in known]
+            stored = write(DECISIONS, rows) if rows else ()
+            if stored is None:
+                return choices, known
+            new = {row.id: one for row, one in zip(rows, stored, strict=True) if isinstance(one, Stored)}
+            known |= self._remember(new) if remember else new
+            moved = {row.customer_id: one for row, one in zip(rows, stored, strict=True) if isinstance(one, Moved)}
+            if not moved:
+                return choices, known
+            choices = [self._moved(choice, moved.get(choice.asked.customer_id)) for choice in choices]
+        raise JournalBusy("ids are being joined")
+
+    def _moved(self, choice: Choice, moved: Moved | None) -> Choice:
+        """The choice for the same person under the id that goes on."""
+        asked = choice.asked
+        if moved is None:
+            return choice
+        called = asked.called or asked.customer_id
+        self._people.forget(called, asked.customer_id)
+        asked = replace(asked, customer_id=moved.customer_id, called=called, has_aliases=True)
+        return self._choose(asked, [choice.placement.key])[0]
+
     def _recall(self, choices: Sequence[Choice]) -> tuple[list[DecisionRow], dict[bytes, Stored]]:
         """Rows that must be written, and what is known to be stored for the others."""
         rows = [row for choice in choices for row in choice.rows]
@@ -210,8 +258,7 @@ class Decider:
             id_: one for id_, one in found.items() if one is not None
         }
 
-    def _remember(self, rows: Sequence[DecisionRow], stored: Sequence[Stored]) -> dict[bytes, Stored]:
-        known = {row.id: one for row, one in zip(rows, stored, strict=True)}
+    def _remember(self, known: dict[bytes, Stored]) -> dict[bytes, Stored]:
         with self._lock:
             self._durable.update(known)
         return known

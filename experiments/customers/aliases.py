@@ -170,3 +170,9 @@ def has_people(connection: Connection) -> bool:
     """Whether anybody has several ids, or attributes of their own."""
     queries = select(_alias.c.id).limit(1), select(_customer.c.id).limit(1)
     return any(connection.execute(query).first() is not None for query in queries)
+
+
+def hold_off_links(connection: Connection) -> None:
+    """Let nobody join ids until this transaction ends; many may hold off at once."""
+    if connection.dialect.name == "postgresql":  # SQLite's writer is alone
+        connection.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": _LOCK})
