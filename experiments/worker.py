@@ -41,7 +41,7 @@ class Worker:
         )
         self.people = People(self._read_person)
         self.decider = Decider(self.snapshots, self.journal, read_stored=self._read_stored, people=self.people)
-        self.recorder = Recorder(self.snapshots, self.journal, join=self.decider.join)
+        self.recorder = Recorder(self.snapshots, self.journal, join=self.decider.join_all)
 
     def _has_people(self) -> bool:
         snapshot = self.snapshots.current

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from experiments.catalog.definitions import AttributeDefinition
+from experiments.customers.aliases import Link
 from experiments.customers.traits import TRAITS, Traits
 from experiments.errors import FieldError, InvalidInput
 from experiments.input.attributes import coerce
@@ -63,9 +64,7 @@ def track(
         except InvalidInput as error:
             rejected.append(Rejected(index, "invalid_message", str(error)))
     if sender.events is None:
-        for _, message in good:
-            if message.joins is not None:
-                worker.decider.join(*message.joins)
+        worker.decider.join_all([Link(*message.joins) for _, message in good if message.joins is not None])
     n_dropped = _tell_traits(worker, [message for _, message in good], sender=sender)
     recorded = _record(worker, [(i, one.outcome) for i, one in good if one.outcome is not None], sender=sender)
     n_told = sum(message.joins is not None or bool(message.traits) for _, message in good)
