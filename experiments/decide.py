@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
@@ -99,6 +99,11 @@ class Decider:
         if asked.typed:
             return replace(asked, typed={**asked.typed, **coerced.typed}, stored={**asked.stored, **coerced.stored})
         return replace(asked, typed=coerced.typed, stored=coerced.stored)
+
+    def expect(self, customer_ids: Iterable[str]) -> None:
+        """Look up at once who the customers of a list are, before each is asked for."""
+        if self._snapshot().has_people:
+            self._people.expect(customer_ids)
 
     def _known(
         self, customer_id: str, *, occasion_id: str | None, preview: str | bool | None, snapshot: Snapshot

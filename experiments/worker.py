@@ -6,7 +6,7 @@ from functools import partial
 from experiments.config import Config
 from experiments.customers.aliases import write_links
 from experiments.customers.moved import Moved, write_peoples_decisions
-from experiments.customers.people import People, Person, read_person
+from experiments.customers.people import People, Person, read_people
 from experiments.customers.traits import TRAITS, write_traits
 from experiments.database import open_engine, reading
 from experiments.decide import DECISIONS, LINKS, Decider
@@ -39,7 +39,7 @@ class Worker:
             max_waiting=max(1, config.threads - _SPARE_THREADS),
             after_answered=_contradictions,
         )
-        self.people = People(self._read_person)
+        self.people = People(self._read_people)
         self.decider = Decider(self.snapshots, self.journal, read_stored=self._read_stored, people=self.people)
         self.recorder = Recorder(self.snapshots, self.journal, join=self.decider.join_all)
 
@@ -47,9 +47,9 @@ class Worker:
         snapshot = self.snapshots.current
         return snapshot is None or snapshot.has_people
 
-    def _read_person(self, customer_id: str) -> Person:
+    def _read_people(self, ids: Collection[str]) -> Mapping[str, Person]:
         with reading(self.engine) as session:
-            return read_person(session, customer_id)
+            return read_people(session, ids)
 
     def _read_stored(self, ids: Collection[bytes]) -> Mapping[bytes, Stored]:
         with reading(self.engine) as session:
