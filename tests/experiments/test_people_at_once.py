@@ -80,6 +80,17 @@ def test_a_process_that_has_not_heard_of_a_join_makes_no_unit_of_its_own(workers
     assert {len(rows) for rows in units.values()} == {1}
 
 
+def test_neither_do_emails_and_lists(workers: tuple[Worker, Worker]) -> None:
+    one, other = workers
+    first = {at: _decide(one, "visitor", at=at).decision_id for at in ("hero", "news")}
+    asked = other.decider.ask("customer")  # before the join
+    one.decider.join("visitor", "customer")
+    email = other.decider.decide_in_time(asked, "hero", seconds=5.0)
+    (listed,) = other.decider.decide_list([asked], "news")
+    for decided, at in ((email, "hero"), (listed, "news")):
+        assert (decided.decision_id, decided.customer_id, decided.recorded) == (first[at], "customer", True)
+
+
 def test_processes_that_join_and_decide_at_once_agree(workers: tuple[Worker, Worker]) -> None:
     start = threading.Barrier(2)
 
