@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import event
 from sqlmodel import func, select
 
-from experiments.database import reading
+from experiments.access.keys import Pages, create_key
+from experiments.database import reading, transaction
 from experiments.tables import Alias, Outcome
 from experiments.worker import Worker
 from tests.api.conftest import Client
@@ -74,6 +75,19 @@ def test_what_is_too_large_is_said_in_segments_words(running: Client) -> None:
     answer = running.post("/v1/batch", data=b" " * 600_000)
     assert answer.status_code == 413
     assert {"success", "code", "message"} <= answer.get_json().keys()
+
+
+def test_a_page_joins_nobody_and_is_told_so(running: Client, worker: Worker) -> None:
+    with transaction(worker.engine) as session:
+        pages = Pages(["https://shop.example"], ["click"])
+        _, key = create_key(session, "page", scopes=["record"], actor="test", pages=pages)
+    worker.snapshots.refresh()
+    page = Client(running.flask, key)
+    message = {"userId": "anna", "anonymousId": "visitor"}
+    answer = page.post("/v1/i", message, headers={"Origin": "https://shop.example"}).get_json()
+    assert (answer["accepted"], answer["ignored"]) == (0, 1)
+    with reading(worker.engine) as session:
+        assert session.exec(select(Alias)).all() == []
 
 
 def test_hundreds_of_sign_ins_are_few_transactions(running: Client, worker: Worker) -> None:
