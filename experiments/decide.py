@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
 from experiments.customers.aliases import MAX_LINKS, Link
 from experiments.customers.moved import Moved
-from experiments.customers.people import People
+from experiments.customers.people import REMEMBERED_SECONDS, People
 from experiments.database import AWAY
 from experiments.decisions.choosing import Asked, Choice, Moment, choose
 from experiments.decisions.rows import DecisionRow, Stored
@@ -66,6 +66,7 @@ class Decider:
         self._people = people
         self._joined: LRUCache[Link, bool] = LRUCache(_REMEMBERED)
         self._durable: LRUCache[bytes, Stored] = LRUCache(_REMEMBERED)
+        self._of_people: TTLCache[bytes, Stored] = TTLCache(_REMEMBERED, REMEMBERED_SECONDS)  # who have several ids
         self._lock = Lock()
 
     def ask(
@@ -163,6 +164,7 @@ class Decider:
         if not self._snapshot().has_people:
             self._snapshots.look_again()  # these were the first: to know that there are such people
         with self._lock:
+            self._of_people.clear()  # another decision may stand for theirs now
             self._joined.update(dict.fromkeys(links, True))
 
     def _until(self, give_up_at: float) -> Write:
@@ -255,7 +257,9 @@ class Decider:
             if stored is None:
                 return choices, known
             new = {row.id: one for row, one in zip(rows, stored, strict=True) if isinstance(one, Stored)}
-            known |= self._remember(new) if remember else new
+            known |= new
+            if remember:
+                self._remember([row for row in rows if row.id in new], new)
             moved = {row.customer_id: one for row, one in zip(rows, stored, strict=True) if isinstance(one, Moved)}
             if not moved:
                 return choices, known
@@ -276,15 +280,16 @@ class Decider:
         """Rows that must be written, and what is known to be stored for the others."""
         rows = [row for choice in choices for row in choice.rows]
         with self._lock:
-            found = {row.id: None if row.has_aliases else self._durable.get(row.id) for row in rows}
+            found = {row.id: (self._of_people if row.has_aliases else self._durable).get(row.id) for row in rows}
         return [row for row in rows if found[row.id] is None], {
             id_: one for id_, one in found.items() if one is not None
         }
 
-    def _remember(self, known: dict[bytes, Stored]) -> dict[bytes, Stored]:
+    def _remember(self, rows: Sequence[DecisionRow], known: Mapping[bytes, Stored]) -> None:
         with self._lock:
-            self._durable.update(known)
-        return known
+            for row in rows:
+                cache = self._of_people if row.has_aliases else self._durable
+                cache[row.id] = known[row.id]
 
 
 def _answer(choice: Choice, known: Mapping[bytes, Stored]) -> Decided:

@@ -17,7 +17,7 @@ from experiments.tables import Customer
 
 _REMEMBERED: Final = 20_000
 _AT_ONCE: Final = 2_000
-_REMEMBERED_SECONDS: Final = 5.0
+REMEMBERED_SECONDS: Final = 5.0
 READ_SECONDS: Final = 0.1  # longer, and a customer is decided for as nobody known
 
 
@@ -47,7 +47,7 @@ class People:
 
     def __init__(self, read: Callable[[Collection[str]], Mapping[str, Person]]) -> None:
         self._read = read
-        self._known: TTLCache[str, Person] = TTLCache(_REMEMBERED, _REMEMBERED_SECONDS)
+        self._known: TTLCache[str, Person] = TTLCache(_REMEMBERED, REMEMBERED_SECONDS)
         self._lock = Lock()
         self._threads: ThreadPoolExecutor | None = None
 
