@@ -10,7 +10,7 @@ from experiments.customers.people import People, Person, read_people
 from experiments.customers.traits import TRAITS, write_traits
 from experiments.database import open_engine, reading
 from experiments.decide import DECISIONS, LINKS, Decider
-from experiments.decisions.rows import Stored, mark_contradicted, read_decisions
+from experiments.decisions.rows import Stored, mark_contradicted, read_decisions, read_units
 from experiments.journal import Entry, Journal
 from experiments.outcomes.rows import write_outcomes
 from experiments.record import OUTCOMES, Recorder
@@ -53,7 +53,8 @@ class Worker:
 
     def _read_stored(self, ids: Collection[bytes]) -> Mapping[bytes, Stored]:
         with reading(self.engine) as session:
-            return read_decisions(session.connection(), ids)
+            read = read_units if self._has_people() else read_decisions
+            return read(session.connection(), ids)
 
     def start(self) -> None:
         """Read the first snapshot (if the database answers) and keep it fresh."""

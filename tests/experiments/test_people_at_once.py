@@ -91,6 +91,19 @@ def test_neither_do_emails_and_lists(workers: tuple[Worker, Worker]) -> None:
         assert (decided.decision_id, decided.customer_id, decided.recorded) == (first[at], "customer", True)
 
 
+def test_looking_without_deciding_shows_what_stands(workers: tuple[Worker, Worker]) -> None:
+    """The customer was first on one placement, the visitor on the other."""
+    one, other = workers
+    first = {"news": _decide(one, "customer", at="news"), "hero": _decide(one, "visitor")}
+    one.decider.join("visitor", "customer")
+    for worker in workers:
+        for id_ in ("visitor", "customer"):
+            seen = worker.decider.look(worker.decider.ask(id_), ["hero", "news"])
+            assert [one.decision_id for one in seen] == [first[at].decision_id for at in ("hero", "news")]
+    units, _ = _units(other.engine)
+    assert {len(rows) for rows in units.values()} == {1}
+
+
 def test_processes_that_join_and_decide_at_once_agree(workers: tuple[Worker, Worker]) -> None:
     start = threading.Barrier(2)
 
