@@ -75,6 +75,11 @@ def read_decisions(connection: Connection, ids: Collection[bytes]) -> dict[bytes
     return {found[0]: Stored(*found[1:]) for found in connection.execute(query)}
 
 
+def read_units(connection: Connection, ids: Collection[bytes]) -> dict[bytes, Stored]:
+    """What stands for units, by their ids: their own decision, or the earlier one of the person's other id."""
+    return read_decisions(connection, ids) | _of_other_ids(connection, ids)
+
+
 def _of_other_ids(connection: Connection, ids: Collection[bytes]) -> dict[bytes, Stored]:
     """What stands for units whose person has a decision under another id."""
     stand_ins = stood_for(connection, ids) if ids else {}

@@ -13,7 +13,7 @@ from experiments.decide import Decided, Decider
 from experiments.decisions.batch import SLICE, decide_slice
 from experiments.decisions.choosing import Asked
 from experiments.errors import FieldError, InvalidInput, JournalBusy
-from experiments.input.checks import check_id
+from experiments.input.checks import check_id, storable_ids
 from experiments.lists.columns import Sources
 from experiments.lists.reading import Row
 from experiments.snapshot.plans import PlacementPlan
@@ -77,6 +77,8 @@ def decide_rows(
     while part := list(islice(rows, SLICE)):
         good: list[tuple[int, Asked]] = []
         failed: dict[int, Answered] = {}
+        ids = (_as_id(sources.field(row.values, "customer_id")) for row in part if row.error is None)
+        decider.expect(storable_ids(ids))
         for index, row in enumerate(part):
             try:
                 good.append((index, _ask(decider, row, sources=sources, is_text=is_text)))
