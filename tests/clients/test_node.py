@@ -53,8 +53,11 @@ def test_openfeature_providers(service: Service, node_folder: Path) -> None:
 
 def test_the_script_in_a_page(service: Service, node_folder: Path) -> None:
     with transaction(service.engine) as session:
-        default = {"key": "plain", "content": {"title": "<b>Sale</b>", "size": 2}}
+        content = {"title": "<b>Sale</b>", "size": 2, "link": "https://[", "script": "javascript:alert(1)"}
+        default = {"key": "plain", "content": content}
         put_placement(session, "banner", payload={"holdout": {"share": 0.0}, "default": default}, actor=ACTOR)
+        silent = {"key": "nothing", "content": {}, "deliver": False}
+        put_placement(session, "silent", payload={"holdout": {"share": 0.0}, "default": silent}, actor=ACTOR)
         pages = Pages([ORIGIN], ["click", "shown"])
         _, key = create_key(session, "page", scopes=["decide", "record"], actor=ACTOR, pages=pages)
     _run(node_folder, "page.mjs", URL=service.url, PAGE_KEY=key, ORIGIN=ORIGIN)
