@@ -71,15 +71,19 @@ class Decider:
         attributes: Mapping[str, object] | None = None,
         preview: str | bool | None = None,
         text: bool = False,
+        public_only: bool = False,
     ) -> Asked:
         """Type a request's attributes by their declaration; what came as ``text`` and doesn't fit is left out.
+
+        Of what is known of the customer already, ``public_only`` uses no more than a page may know.
 
         Raises:
             InvalidInput: Attributes (not text) of another type than declared.
         """
         snapshot = self._snapshots.current
         if snapshot is not None and snapshot.has_people:
-            asked = self._known(customer_id, occasion_id=occasion_id, preview=preview, snapshot=snapshot)
+            asked = self._known(customer_id, snapshot=snapshot, public_only=public_only)
+            asked = replace(asked, occasion_id=occasion_id, preview=preview)
         else:
             asked = Asked(customer_id, occasion_id, preview=preview)
         if not attributes:
@@ -91,18 +95,17 @@ class Decider:
             return replace(asked, typed={**asked.typed, **coerced.typed}, stored={**asked.stored, **coerced.stored})
         return replace(asked, typed=coerced.typed, stored=coerced.stored)
 
-    def _known(
-        self, customer_id: str, *, occasion_id: str | None, preview: str | bool | None, snapshot: Snapshot
-    ) -> Asked:
+    def _known(self, customer_id: str, *, snapshot: Snapshot, public_only: bool) -> Asked:
         """A customer under the id that goes on, with the attributes that were reported of them."""
-        person = self._people.of(customer_id)
-        coerced = coerce(person.attributes, snapshot.attributes, text=False)
+        person, declared = self._people.of(customer_id), snapshot.attributes
+        attributes = person.attributes
+        if public_only:
+            attributes = {name: one for name, one in attributes.items() if name in declared and declared[name].public}
+        coerced = coerce(attributes, declared, text=False)
         return Asked(
             person.customer_id,
-            occasion_id,
-            coerced.typed,
-            coerced.stored,
-            preview,
+            typed=coerced.typed,
+            stored=coerced.stored,
             called=None if person.customer_id == customer_id else customer_id,
             has_aliases=person.has_aliases,
         )
