@@ -91,6 +91,8 @@ def test_a_single_scalar_is_the_value_itself_and_floats_stay_floats(
         (ONE, b"{", 400, "PARSE_ERROR"),
         (ONE, b"[]", 400, "INVALID_CONTEXT"),
         (ONE, b'{"context": 3}', 400, "INVALID_CONTEXT"),
+        (ALL, b"{", 400, "PARSE_ERROR"),
+        (ALL, b"{}", 400, "INVALID_CONTEXT"),
         (ONE, b'{"context": {}}', 400, "TARGETING_KEY_MISSING"),
         (ONE, b'{"context": {"targetingKey": 7}}', 400, "INVALID_CONTEXT"),
         (ONE, b'{"context": {"targetingKey": "a", "orders": "many"}}', 400, "INVALID_CONTEXT"),
@@ -106,7 +108,9 @@ def test_a_failure_has_what_every_client_looks_for(
     said = answer.get_json(force=True)
     assert (answer.status_code, said["errorCode"]) == (status, code)
     assert isinstance(said["errorDetails"], str)
-    assert path.endswith(said["key"].replace(" ", "%20"))
+    assert path.endswith(said["key"].replace(" ", "%20") if path != ALL else ALL)
+    assert ("key" in said) == (path != ALL)
+    assert said["status"] == status
 
 
 def test_a_wrong_attribute_is_named(running: Client) -> None:
@@ -118,8 +122,48 @@ def test_a_wrong_attribute_is_named(running: Client) -> None:
 def test_slashes_too_many_do_not_redirect(running: Client) -> None:
     assert running.post("/", ANNA, environ_overrides={"PATH_INFO": "/" + ONE}).status_code == 200
     assert running.post(ALL + "/", ANNA).status_code == 200
+    assert running.post(ONE + "/", ANNA).get_json()["key"] == "welcome"
 
 
 def test_an_override_is_a_match_and_a_bulk_look_knows_it(running: Client) -> None:
     running.put("/v1/placements/welcome/overrides/anna", {"variant": "b"})
     assert _flag(running.post(ALL, ANNA), "welcome")["reason"] == "TARGETING_MATCH"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "more", "status", "code"),
+    [
+        ("POST", ONE, {"headers": {"Authorization": "Bearer opt_wrong"}}, 401, "GENERAL"),
+        ("POST", ONE, {"content_type": "text/plain", "data": b"{}"}, 415, "GENERAL"),
+        ("POST", ONE, {"content_type": "application/json", "data": b"1" * 3_000_000}, 413, "GENERAL"),
+        ("GET", ONE, {}, 405, "GENERAL"),
+        ("POST", ALL + "//welcome", {"json": ANNA}, 404, "FLAG_NOT_FOUND"),
+    ],
+)
+def test_errors_of_every_other_kind_say_it_too(
+    running: Client, method: str, path: str, more: dict[str, Any], status: int, code: str
+) -> None:
+    """The JavaScript providers take any other body for one that isn't from a flag service."""
+    headers = {"Authorization": f"Bearer {running.key}"} | more.pop("headers", {})
+    answer = running.flask.open(path, method=method, headers=headers, **more)
+    said = answer.get_json(force=True)
+    assert (answer.status_code, said["errorCode"], said["key"]) == (status, code, "welcome")
+    assert isinstance(said["errorDetails"], str)
+
+
+@pytest.mark.parametrize(
+    "context",
+    [{"targetingKey": "anna", "orders": "many"}, {"targetingKey": 7}, {"targetingKey": "a", "occasion_id": 1}],
+)
+def test_a_context_that_is_wrong_fails_flag_by_flag(running: Client, context: dict[str, Any]) -> None:
+    """A provider in a page that gets an error goes on with what it knows of the customer before."""
+    running.put("/v1/attributes/orders", {"type": "number"})
+    still = {"holdout": {"share": 0.0}, "default": {"key": "still", "content": {"text": "Static"}}}
+    running.put("/v1/placements/still", still)
+    answer = running.post(ALL, {"context": context})
+    assert answer.status_code == 200
+    failed = _flag(answer, "welcome")
+    assert failed["errorCode"] == "INVALID_CONTEXT"
+    (wrong,) = [name for name in context if name != "targetingKey"] or ["targetingKey"]
+    assert f"/context/{wrong}" in failed["errorDetails"]
+    assert _flag(answer, "still")["value"] == "Static"
