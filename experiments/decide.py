@@ -79,7 +79,7 @@ class Decider:
         What doesn't fit is refused, unless it came as ``text`` (from an address): then it is left out, if the caller
         is not ``is_strict``.
 
-        Of what is known of the customer already, ``public_only`` uses no more than a page may know.
+        Of what is known of the customer already, ``public_only`` uses and says no more than a page may know.
 
         Raises:
             InvalidInput: Attributes of another type than declared.
@@ -89,7 +89,7 @@ class Decider:
             asked = self._known(customer_id, snapshot=snapshot, public_only=public_only)
             asked = replace(asked, occasion_id=occasion_id, preview=preview)
         else:
-            asked = Asked(customer_id, occasion_id, preview=preview)
+            asked = Asked(customer_id, occasion_id, preview=preview, public_only=public_only)
         if not attributes:
             return asked
         coerced = coerce(attributes, self._snapshot().attributes, text=text)
@@ -112,6 +112,7 @@ class Decider:
             stored=coerced.stored,
             called=None if person.customer_id == customer_id else customer_id,
             has_aliases=person.has_aliases,
+            public_only=public_only,
         )
 
     def join(self, anonymous_id: str, customer_id: str) -> None:
@@ -232,7 +233,7 @@ def _answer(choice: Choice, known: Mapping[bytes, Stored]) -> Decided:
         decision_id=((stored and stored.decision_id) or row.id).hex() if row else None,
         placement=choice.placement.key,
         customer_id=choice.asked.called or choice.asked.customer_id,
-        segment=stored.segment if stored else choice.segment,
+        segment=stored.segment if stored and not choice.asked.public_only else choice.segment,
         experiment=choice.series.experiment if choice.series else None,
         variant=variant.key,
         deliver=deliver,

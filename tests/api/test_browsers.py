@@ -61,6 +61,20 @@ def test_a_page_learns_nothing_of_a_customer_that_is_not_public(page: Client, ru
         assert "Anna" not in page.post(path, body, headers=FROM_SHOP).text
 
 
+def test_a_page_learns_no_segment_that_others_decided_in(page: Client, running: Client, worker: Worker) -> None:
+    rich = {"key": "rich", "rule": {"attribute": "income", "gte": 100}}
+    running.put("/v1/segmentations/money", {"segments": [rich], "otherwise": "others"})
+    still = {"key": "still", "content": {"text": "Static"}}
+    running.put("/v1/placements/vault", {"segmentation": "money", "holdout": {"share": 0.0}, "default": still})
+    asked = {"placement": "vault", "customer_id": "anna"}
+    worker.snapshots.refresh()
+    decided = running.post("/v1/decisions", asked | {"attributes": {"income": 500}}).get_json()
+    assert decided["segment"] == "rich"
+    seen = page.post("/v1/decisions", asked, headers=FROM_SHOP).get_json()
+    assert (seen["decision_id"], seen["segment"]) == (decided["decision_id"], "others")
+    assert running.post("/v1/decisions", asked).get_json()["segment"] == "rich"
+
+
 @pytest.mark.parametrize("headers", [{}, {"Origin": "https://elsewhere.example"}, {"Origin": "null"}])
 def test_a_page_of_another_origin_may_not_use_the_key(page: Client, headers: dict[str, str]) -> None:
     answer = page.post("/v1/decisions", DECIDE, headers=headers)
