@@ -144,8 +144,8 @@ def test_errors_of_every_other_kind_say_it_too(
     running: Client, method: str, path: str, more: dict[str, Any], status: int, code: str
 ) -> None:
     """The JavaScript providers take any other body for one that isn't from a flag service."""
-    headers = {"Authorization": f"Bearer {running.key}"} | more.pop("headers", {})
-    answer = running.flask.open(path, method=method, headers=headers, **more)
+    headers = {"Authorization": f"Bearer {running.key}"} | more.get("headers", {})
+    answer = running.flask.open(path, method=method, **(more | {"headers": headers}))
     said = answer.get_json(force=True)
     assert (answer.status_code, said["errorCode"], said["key"]) == (status, code, "welcome")
     assert isinstance(said["errorDetails"], str)
