@@ -9,7 +9,7 @@ from flask import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from api.answers import Text, json_answer
-from api.auth import check_public
+from api.auth import check_public, is_from_page
 from api.doors import Doors
 from api.errors import FieldMissing, MissingParameter
 from api.identity import read_ids
@@ -111,7 +111,11 @@ def decide() -> Response:
         check_id(body.occasion_id, "/occasion_id")
     decider = current_worker().decider
     asked = decider.ask(
-        customer_id, occasion_id=body.occasion_id, attributes=body.attributes, preview=body.preview or None
+        customer_id,
+        occasion_id=body.occasion_id,
+        attributes=body.attributes,
+        preview=body.preview or None,
+        public_only=is_from_page(),
     )
     if body.placement is not None:
         (decided,) = decider.decide(asked, [body.placement])

@@ -78,20 +78,24 @@ class Decider:
         preview: str | bool | None = None,
         text: bool = False,
         is_strict: bool | None = None,
+        public_only: bool = False,
     ) -> Asked:
         """Type a request's attributes by their declaration.
 
         What doesn't fit is refused, unless it came as ``text`` (from an address): then it is left out, if the caller
         is not ``is_strict``.
 
+        Of what is known of the customer already, ``public_only`` uses and says no more than a page may know.
+
         Raises:
             InvalidInput: Attributes of another type than declared.
         """
         snapshot = self._snapshots.current
         if snapshot is not None and snapshot.has_people:
-            asked = self._known(customer_id, occasion_id=occasion_id, preview=preview, snapshot=snapshot)
+            asked = self._known(customer_id, snapshot=snapshot, public_only=public_only)
+            asked = replace(asked, occasion_id=occasion_id, preview=preview)
         else:
-            asked = Asked(customer_id, occasion_id, preview=preview)
+            asked = Asked(customer_id, occasion_id, preview=preview, public_only=public_only)
         if not attributes:
             return asked
         coerced = coerce(attributes, self._snapshot().attributes, text=text)
@@ -106,20 +110,20 @@ class Decider:
         if self._snapshot().has_people:
             self._people.expect(customer_ids)
 
-    def _known(
-        self, customer_id: str, *, occasion_id: str | None, preview: str | bool | None, snapshot: Snapshot
-    ) -> Asked:
+    def _known(self, customer_id: str, *, snapshot: Snapshot, public_only: bool) -> Asked:
         """A customer under the id that goes on, with the attributes that were reported of them."""
-        person = self._people.of(customer_id)
-        coerced = coerce(person.attributes, snapshot.attributes, text=False)
+        person, declared = self._people.of(customer_id), snapshot.attributes
+        attributes = person.attributes
+        if public_only:
+            attributes = {name: one for name, one in attributes.items() if name in declared and declared[name].public}
+        coerced = coerce(attributes, declared, text=False)
         return Asked(
             person.customer_id,
-            occasion_id,
-            coerced.typed,
-            coerced.stored,
-            preview,
+            typed=coerced.typed,
+            stored=coerced.stored,
             called=None if person.customer_id == customer_id else customer_id,
             has_aliases=person.has_aliases,
+            public_only=public_only,
         )
 
     def join(self, anonymous_id: str, customer_id: str) -> None:
@@ -304,7 +308,7 @@ def _answer(choice: Choice, known: Mapping[bytes, Stored]) -> Decided:
         decision_id=((stored and stored.decision_id) or row.id).hex() if row else None,
         placement=choice.placement.key,
         customer_id=choice.asked.called or choice.asked.customer_id,
-        segment=stored.segment if stored else choice.segment,
+        segment=stored.segment if stored and not choice.asked.public_only else choice.segment,
         experiment=choice.series.experiment if choice.series else None,
         variant=variant.key,
         deliver=deliver,

@@ -31,6 +31,7 @@ class Asked:
     preview: str | bool | None = None
     called: str | None = None
     has_aliases: bool = False
+    public_only: bool = False
 
 
 @dataclass(slots=True)  # not frozen: that alone made choosing a third slower, or more
