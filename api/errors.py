@@ -16,6 +16,7 @@ from api.requests import current_request
 from experiments import errors as domain
 from experiments.analyses import errors as of_analyses
 from experiments.errors import ExperimentsError, FieldError
+from experiments.send_plans.errors import SendPlanDecided
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +32,7 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     of_analyses.TooFewSegments: 422,
     of_analyses.TooManyAnalyses: 429,
     of_analyses.TooManySegments: 422,
+    SendPlanDecided: 409,
     domain.ResultsImpossible: 500,
     domain.CorrectionNotFound: 404,
     domain.CorrectionReverted: 409,
