@@ -26,7 +26,10 @@ SEGMENTS = tuple(f"s{i}" for i in range(100))
 def _row(leader: str | None, probability: float = 0.6, *, verdict: str = "keep_running") -> dict[str, Any]:
     gates = [] if leader is None else [{"gate": "probability_best", "value": probability, "passed": None}]
     winner = leader if verdict == "ship" else None
-    return {"segment": "vip", "verdict": verdict, "winner": winner, "leader": leader, "gates": gates}
+    chances = {key: probability if key == leader else (1 - probability) / 2 for key in "abc"}
+    variants = [{"variant": key, "probability_best": chance} for key, chance in chances.items()]
+    head = {"segment": "vip", "verdict": verdict, "winner": winner, "leader": leader}
+    return {**head, "gates": gates, "variants": variants}
 
 
 def _chosen(own: dict[str, Any], overall: dict[str, Any], *, if_unclear: str = "best", live: str = "abc") -> Winner:
@@ -61,9 +64,7 @@ def test_what_is_clear_does_not_ask_what_to_do_if_it_is_unclear(if_unclear: str)
 
 
 def test_a_variant_that_was_paused_or_retired_never_wins() -> None:
-    assert _chosen(_row("b", 0.99, verdict="ship"), _row("b", 0.99, verdict="ship"), live="ac") == Winner(
-        "a", "nothing_known"
-    )
+    assert _chosen(_row("b", 0.9, verdict="ship"), _row("b", 0.9, verdict="ship"), live="a") == Winner("a", "best")
     assert _chosen(_row("b", 0.9), _row("c", 0.6), live="ac") == Winner("c", "best_over_all")
 
 
@@ -155,6 +156,12 @@ def test_winners_are_not_written_without_the_lease_nor_twice_nor_over_weights_th
     rows = session.exec(select(Allocation).where(Allocation.series == number).order_by(Allocation.version)).all()
     assert [(row.version, row.reason) for row in rows] == [(1, "start"), (2, "test"), (3, "send_plan_winner")]
     assert rows[-1].weights == {"a": 0.0, "b": 1.0}
+
+
+def test_a_test_in_which_all_of_one_variant_and_none_of_the_other_respond_has_a_best_one(session: Session) -> None:
+    """Neither varies, so that no interval can be drawn, and no effect be compared under the sceptical prior."""
+    _send(session, rates={"all": (0.0, 1.0)}, if_unclear="best", n_units=50)
+    assert _found(session).winners["all"].variant == "b"
 
 
 def test_a_retired_variant_does_not_win(session: Session) -> None:
