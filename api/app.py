@@ -1,17 +1,33 @@
 """The Flask app: doors, problems, one line in the log and one observation for each request."""
 
+from collections.abc import Iterable
 from time import perf_counter
 from traceback import format_tb
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from flask import Flask, Response, has_request_context
 from structlog.typing import EventDict, WrappedLogger
 from werkzeug.routing import BaseConverter
 
-from api import analyses, corrections, decisions, definitions, exports, outcomes, placements, plans, reviews, system
+from api import (
+    analyses,
+    browser,
+    corrections,
+    decisions,
+    definitions,
+    exports,
+    ofrep,
+    outcomes,
+    placements,
+    plans,
+    reviews,
+    system,
+    tracking,
+)
 from api import experiments as experiment_doors
+from api.cors import open_to_browsers
 from api.doors import register
 from api.errors import handle_errors
 from api.metrics import observe_request
@@ -21,11 +37,15 @@ from api.state import current_worker, give_worker
 from experiments.config import Config
 from experiments.worker import Worker
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
 log = structlog.get_logger(__name__)
 
 RESOURCES: Final = (
     decisions.doors,
     outcomes.doors,
+    ofrep.doors,
     corrections.doors,
     definitions.doors,
     experiment_doors.doors,
@@ -34,6 +54,8 @@ RESOURCES: Final = (
     reviews.doors,
     analyses.doors,
     exports.doors,
+    tracking.doors,
+    browser.doors,
     system.doors,
 )
 _QUIET: Final = {  # with log_level debug only, when all is well
@@ -41,6 +63,11 @@ _QUIET: Final = {  # with log_level debug only, when all is well
     "/v1/decisions/batch",
     "/v1/placements/<key>/decision",
     "/v1/outcomes",
+    "/ofrep/v1/evaluate/flags",
+    "/ofrep/v1/evaluate/flags/<path:key>",
+    "/v1/batch",
+    "/v1/track",
+    "/v1/t",
     "/healthz",
     "/readyz",
     "/metrics",
@@ -63,6 +90,12 @@ class App(Flask):
 
     request_class = Request
 
+    def wsgi_app(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer; a path that begins with ``//`` (a base address that ends with a slash) is meant with one."""
+        if environ.get("PATH_INFO", "").startswith("//"):
+            environ["PATH_INFO"] = "/" + environ["PATH_INFO"].lstrip("/")
+        return super().wsgi_app(environ, start_response)
+
     def log_exception(self, exc_info: ErrorInfo) -> None:
         """Log where an unexpected error came from."""
         kind, _, trace = exc_info
@@ -80,6 +113,7 @@ def create_app(config: Config, worker: Worker) -> Flask:
     handle_errors(app)
     register(app, RESOURCES)
     describe(app, RESOURCES)
+    open_to_browsers(app, RESOURCES)
     app.after_request(_finish)
     return app
 

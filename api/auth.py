@@ -2,28 +2,68 @@
 
 import base64
 import binascii
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from api.errors import InvalidHeader, MissingScope, Unauthenticated
+from api.errors import InvalidHeader, MissingScope, Unauthenticated, WrongOrigin
 from api.requests import current_request
 from api.state import current_worker
 from experiments.access.keys import allows, check_key
+from experiments.errors import FieldError, InvalidInput
+from experiments.input.checks import MAX_ERRORS, pointer_to
 from experiments.snapshot.plans import KeyPlan
 
 
-def authorise(scope: str) -> KeyPlan:
+def authorise(scope: str, *, for_browsers: bool = False, also: str | None = None) -> KeyPlan:
     """The key of the current request, if it may do what needs ``scope``; ``admin`` may do all.
 
+    Args:
+        scope: What the key must have.
+        for_browsers: Whether publishable keys may do it.
+        also: What may be a key as well, beside those in headers.
     Raises:
         Unauthenticated: No key, or none that works (any more).
-        MissingScope: A key without the scope.
+        MissingScope: A key without the scope, or a publishable one at a door that is not ``for_browsers``.
+        WrongOrigin: A publishable key from elsewhere than a page of its origins.
     """
     request = current_request()
-    key = _known(list(_presented(request.environ)))
+    key = _known([*_presented(request.environ), *([] if also is None else [also])])
     if not allows(key, scope):
         raise MissingScope(scope)
+    if key.origins is not None:
+        if not for_browsers:
+            raise MissingScope(scope, is_publishable=True)
+        if (origin := request.environ.get("HTTP_ORIGIN")) not in key.origins:
+            raise WrongOrigin(origin)
     request.key = key
     return key
+
+
+def check_public(attributes: Mapping[str, object] | None, *, preview: str | bool | None = None) -> None:
+    """Let a publishable key use only attributes that are declared public, and no preview.
+
+    Raises:
+        InvalidInput: Others, by their names.
+    """
+    if preview and events_allowed() is not None:
+        raise InvalidInput([FieldError("/preview", "is not for publishable keys")])
+    if attributes and (wrong := [name for name in attributes if not is_usable(name)]):
+        detail = "is not declared public, so a publishable key can't use it"
+        raise InvalidInput([FieldError(pointer_to("/attributes", name), detail) for name in wrong[:MAX_ERRORS]])
+
+
+def is_usable(attribute: str) -> bool:
+    """Whether the current request's key may use an attribute: a publishable one, only those declared public."""
+    key, snapshot = current_request().key, current_worker().snapshots.current
+    if key is None or key.origins is None:
+        return True
+    definition = None if snapshot is None else snapshot.attributes.get(attribute)
+    return definition is not None and definition.public
+
+
+def events_allowed() -> frozenset[str] | None:
+    """The events that the current request may report, by decision and without values; None: any, in any way."""
+    key = current_request().key
+    return None if key is None or key.origins is None else key.events
 
 
 def actor() -> str:

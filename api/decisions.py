@@ -8,8 +8,10 @@ from flask import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from api.answers import Text, json_answer
+from api.auth import check_public
 from api.doors import Doors
 from api.errors import FieldMissing, MissingParameter
+from api.identity import read_ids
 from api.metrics import count_decisions
 from api.reading import query_parameters, read_body
 from api.requests import current_request
@@ -25,6 +27,10 @@ doors = Doors("decisions")
 MAX_PLACEMENTS: Final = 20
 _LONGEST_KEY: Final = 128
 Variant = Annotated[str, Field(min_length=1, max_length=_LONGEST_KEY)]
+_ANONYMOUS: Final = (
+    "An id that this customer was known by before. Beside customer_id it joins the two: from then on they are one"
+    " person, whose earliest decision stands. Alone it is who is asked for."
+)
 _PREVIEW: Final = (
     "For QA; nothing is recorded or counted. true: what the customer would get now. A variant's key: that variant."
 )
@@ -45,7 +51,8 @@ class DecisionIn(BaseModel):
 
     placement: Text | None = None
     placements: Annotated[list[Text], Field(min_length=1, max_length=MAX_PLACEMENTS)] | None = None
-    customer_id: str
+    customer_id: str | None = None
+    anonymous_id: Annotated[str | None, Field(description=_ANONYMOUS)] = None
     occasion_id: str | None = None
     attributes: dict[str, Any] | None = None
     preview: Annotated[bool | Variant | None, BeforeValidator(_checked_preview), Field(description=_PREVIEW)] = None
@@ -54,6 +61,8 @@ class DecisionIn(BaseModel):
     def _says_where(self) -> Self:
         if (self.placement is None) == (self.placements is None):
             refuse([FieldError("/placement", "either placement or placements must be said")])
+        if self.customer_id is None and self.anonymous_id is None:
+            refuse([FieldError("/customer_id", "customer_id or anonymous_id must be said")])
         return self
 
 
@@ -89,16 +98,17 @@ class DecisionQuery(BaseModel):
     field: str | None = None
 
 
-@doors.open("POST", "/v1/decisions", scope="decide", takes=DecisionIn, gives=Decided | Decisions)
+@doors.open("POST", "/v1/decisions", scope="decide", takes=DecisionIn, gives=Decided | Decisions, for_browsers=True)
 def decide() -> Response:
     """Decide for one customer, durably, on one placement or (``placements``) on several."""
     body = read_body(DecisionIn)
-    check_id(body.customer_id, "/customer_id")
+    customer_id = read_ids(body.customer_id, body.anonymous_id)
+    check_public(body.attributes, preview=body.preview)
     if body.occasion_id is not None:
         check_id(body.occasion_id, "/occasion_id")
     decider = current_worker().decider
     asked = decider.ask(
-        body.customer_id, occasion_id=body.occasion_id, attributes=body.attributes, preview=body.preview or None
+        customer_id, occasion_id=body.occasion_id, attributes=body.attributes, preview=body.preview or None
     )
     if body.placement is not None:
         (decided,) = decider.decide(asked, [body.placement])

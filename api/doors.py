@@ -22,7 +22,7 @@ class Door:
     """One method of one path. ``scope`` is what a key must have; None needs no key.
 
     ``takes`` and ``gives`` are types of the bodies, ``gives_files``: media types beside
-    JSON; ``is_change``: If-Match is honoured.
+    JSON; ``is_change``: If-Match is honoured; ``for_browsers``: publishable keys may use it, from other origins.
     """
 
     method: Method
@@ -38,6 +38,7 @@ class Door:
     gives_text: bool = False
     gives_files: tuple[str, ...] = ()
     is_change: bool = False
+    for_browsers: bool = False
 
 
 class Doors:
@@ -48,14 +49,23 @@ class Doors:
         self.all: list[Door] = []
 
     def open(
-        self, method: Method, path: str, *, scope: Scope | None, name: str = "", says: str = "", **more: Any
+        self,
+        method: Method,
+        path: str,
+        *,
+        scope: Scope | None,
+        name: str = "",
+        says: str = "",
+        for_browsers: bool = False,
+        **more: Any,
     ) -> Callable[[View], View]:
         """Decorate a view; name and docstring are the door's unless said otherwise, ``more`` are fields of ``Door``."""
 
         def decorate(view: View) -> View:
             called, said = name or view.__name__, says or inspect.getdoc(view) or ""
-            guarded = view if scope is None else _guarded(view, scope)
-            self.all.append(Door(method, path, guarded, f"{self.tag}.{called}", said, scope, **more))
+            guarded = view if scope is None else _guarded(view, scope, for_browsers=for_browsers)
+            door = Door(method, path, guarded, f"{self.tag}.{called}", said, scope, for_browsers=for_browsers, **more)
+            self.all.append(door)
             return view
 
         return decorate
@@ -68,10 +78,10 @@ def register(app: Flask, resources: Sequence[Doors]) -> None:
             app.add_url_rule(door.path, door.name, door.view, methods=[door.method])
 
 
-def _guarded(view: View, scope: Scope) -> View:
+def _guarded(view: View, scope: Scope, *, for_browsers: bool) -> View:
     @wraps(view)
     def guarded(**values: str) -> ResponseReturnValue:
-        authorise(scope)
+        authorise(scope, for_browsers=for_browsers)
         return view(**values)
 
     return guarded

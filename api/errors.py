@@ -16,7 +16,7 @@ from api.requests import current_request
 from experiments import errors as domain
 from experiments.analyses import errors as of_analyses
 from experiments.errors import ExperimentsError, FieldError
-from experiments.send_plans.errors import SendPlanDecided
+from experiments.send_plans.errors import SendPlanDecided, WinnerOverdue
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +33,7 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     of_analyses.TooManyAnalyses: 429,
     of_analyses.TooManySegments: 422,
     SendPlanDecided: 409,
+    WinnerOverdue: 503,
     domain.ResultsImpossible: 500,
     domain.CorrectionNotFound: 404,
     domain.CorrectionReverted: 409,
@@ -116,8 +117,19 @@ class MissingScope(ApiError):
 
     status, code = 403, "missing_scope"
 
-    def __init__(self, scope: str) -> None:
-        super().__init__(f"This needs a key with the scope {scope!r}.")
+    def __init__(self, scope: str, *, is_publishable: bool = False) -> None:
+        also = ", and not a publishable one" if is_publishable else ""
+        super().__init__(f"This needs a key with the scope {scope!r}{also}.")
+
+
+class WrongOrigin(ApiError):
+    """A publishable key that is used from elsewhere than the pages it was made for."""
+
+    status, code = 403, "wrong_origin"
+
+    def __init__(self, origin: str | None) -> None:
+        said = "a request without an Origin" if origin is None else f"the origin {origin[:100]!r}"
+        super().__init__(f"This key is for pages of other origins, not for {said}.")
 
 
 class NotFound(ApiError):
@@ -139,10 +151,17 @@ class FieldMissing(ApiError):
 
 
 def problem(
-    status: int, *, code: str, detail: str, errors: Sequence[FieldError] = (), headers: Mapping[str, str] | None = None
+    status: int,
+    *,
+    code: str,
+    detail: str,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Response:
     """An RFC 9457 answer; ``instance`` is the request's id, which its log line carries too."""
     body: dict[str, Any] = {
+        **(more or {}),
         "type": f"/problems/{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -166,23 +185,25 @@ def status_of(error: type[ExperimentsError]) -> int:
 
 def handle_errors(app: Flask) -> None:
     """Make every error of an app's views a problem."""
-    app.register_error_handler(ExperimentsError, _of_domain)
-    app.register_error_handler(ApiError, _of_api)
+    app.register_error_handler(ExperimentsError, problem_of)
+    app.register_error_handler(ApiError, problem_of)
     app.register_error_handler(HTTPException, _of_http)
     for kind in (OperationalError, InterfaceError, PoolTimeout):
         app.register_error_handler(kind, _of_database)
 
 
-def _of_domain(error: ExperimentsError) -> Response:
-    status = status_of(type(error))
+def problem_of(
+    error: ExperimentsError | ApiError, *, status: int | None = None, more: Mapping[str, Any] | None = None
+) -> Response:
+    """The answer that an error gets; a protocol may want another ``status``, or ``more`` members in it."""
+    if isinstance(error, ApiError):
+        return problem(error.status, code=error.code, detail=str(error), headers=error.headers, more=more)
+    status = status or status_of(type(error))
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request_failed", error=error.code)
-        return problem(status, code="internal_error", detail="Something went wrong; the log has this request's id.")
-    return problem(status, code=error.code, detail=_storable(str(error)), errors=error.fields)
-
-
-def _of_api(error: ApiError) -> Response:
-    return problem(error.status, code=error.code, detail=str(error), headers=error.headers)
+        said = "Something went wrong; the log has this request's id."
+        return problem(status, code="internal_error", detail=said, more=more)
+    return problem(status, code=error.code, detail=_storable(str(error)), errors=error.fields, more=more)
 
 
 def _of_database(error: Exception) -> Response:

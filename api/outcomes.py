@@ -7,7 +7,7 @@ from flask import Response
 from pydantic import BaseModel
 
 from api.answers import json_answer
-from api.auth import actor
+from api.auth import actor, events_allowed
 from api.doors import Doors
 from api.errors import InvalidJson
 from api.metrics import count_outcomes
@@ -26,12 +26,12 @@ class OutcomesIn(BaseModel):
     outcomes: list[OutcomeReport]
 
 
-@doors.open("POST", "/v1/outcomes", scope="record", takes=OutcomeReport | OutcomesIn, gives=Recorded)
+@doors.open("POST", "/v1/outcomes", scope="record", takes=OutcomeReport | OutcomesIn, gives=Recorded, for_browsers=True)
 def record() -> Response:
     """Report one outcome, or up to 2,000 as ``outcomes``; durable when answered, a bad one harms no other."""
     worker = current_worker()
     items = _items(_read(read_data(max_bytes=worker.config.max_batch_bytes)))
-    recorded = worker.recorder.record(items, source=actor())
+    recorded = worker.recorder.record(items, source=actor(), events=events_allowed())
     count_outcomes(recorded.statuses | {"duplicate": recorded.duplicates, "rejected": len(recorded.rejected)})
     return json_answer(recorded)
 

@@ -1,13 +1,17 @@
 """decide: which variant? Choose from the snapshot, write, and answer with what stands in the database."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
 
 from cachetools import LRUCache
 
+from experiments.customers.aliases import Link
+from experiments.customers.people import People
+from experiments.database import AWAY
 from experiments.decisions.choosing import Asked, Choice, Moment, choose
 from experiments.decisions.rows import DecisionRow, Stored
 from experiments.errors import InvalidInput, PlacementNotFound, SnapshotMissing, TemplateFailed
@@ -18,6 +22,7 @@ from experiments.snapshot.plans import PlacementPlan, Snapshot, VariantPlan
 
 EMAIL_SECONDS = 0.3
 DECISIONS = "decisions"
+LINKS = "links"
 _REMEMBERED = 20_000
 
 
@@ -47,9 +52,19 @@ class Decided:
 class Decider:
     """The decision door's inside: one per process. It remembers units known to be durable, which need no write."""
 
-    def __init__(self, snapshots: Snapshots, journal: Journal) -> None:
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        journal: Journal,
+        *,
+        read_stored: Callable[[Collection[bytes]], Mapping[bytes, Stored]],
+        people: People,
+    ) -> None:
         self._snapshots = snapshots
         self._journal = journal
+        self._read_stored = read_stored
+        self._people = people
+        self._joined: LRUCache[Link, bool] = LRUCache(_REMEMBERED)
         self._durable: LRUCache[bytes, Stored] = LRUCache(_REMEMBERED)
         self._lock = Lock()
 
@@ -67,12 +82,53 @@ class Decider:
         Raises:
             InvalidInput: Attributes (not text) of another type than declared.
         """
+        snapshot = self._snapshots.current
+        if snapshot is not None and snapshot.has_people:
+            asked = self._known(customer_id, occasion_id=occasion_id, preview=preview, snapshot=snapshot)
+        else:
+            asked = Asked(customer_id, occasion_id, preview=preview)
         if not attributes:
-            return Asked(customer_id, occasion_id, preview=preview)
+            return asked
         coerced = coerce(attributes, self._snapshot().attributes, text=text)
         if coerced.invalid and not text:
             raise InvalidInput([field._replace(pointer=f"/attributes{field.pointer}") for field in coerced.invalid])
-        return Asked(customer_id, occasion_id, coerced.typed, coerced.stored, preview)
+        if asked.typed:
+            return replace(asked, typed={**asked.typed, **coerced.typed}, stored={**asked.stored, **coerced.stored})
+        return replace(asked, typed=coerced.typed, stored=coerced.stored)
+
+    def _known(
+        self, customer_id: str, *, occasion_id: str | None, preview: str | bool | None, snapshot: Snapshot
+    ) -> Asked:
+        """A customer under the id that goes on, with the attributes that were reported of them."""
+        person = self._people.of(customer_id)
+        coerced = coerce(person.attributes, snapshot.attributes, text=False)
+        return Asked(
+            person.customer_id,
+            occasion_id,
+            coerced.typed,
+            coerced.stored,
+            preview,
+            called=None if person.customer_id == customer_id else customer_id,
+            has_aliases=person.has_aliases,
+        )
+
+    def join(self, anonymous_id: str, customer_id: str) -> None:
+        """Let two ids be one person, durably.
+
+        Raises:
+            JournalBusy: It couldn't be written now.
+        """
+        if anonymous_id == customer_id:
+            return
+        link = Link(anonymous_id, customer_id)
+        with self._lock:
+            if link in self._joined:
+                return
+        self._journal.write(LINKS, [link])
+        self._people.forget(anonymous_id, customer_id)
+        self._snapshots.look_again()  # if these were the first, to know that there are such people
+        with self._lock:
+            self._joined[link] = True
 
     def decide(self, asked: Asked, placements: Sequence[str]) -> list[Decided]:
         """Decide for one customer on some placements; durable when this returns.
@@ -103,6 +159,25 @@ class Decider:
         known = {row.id: one for row, one in zip(rows, stored, strict=True)}
         return [_answer(choice, known) for choice in choices]
 
+    def look(self, asked: Asked, placements: Sequence[str]) -> list[Decided]:
+        """What a customer would get on some placements now, as decided before or else as chosen; nothing is recorded.
+
+        While the database is away, only decisions that this process remembers are known.
+
+        Raises:
+            PlacementNotFound: One of them doesn't exist.
+        """
+        choices = self._choose(asked, placements)
+        rows, known = self._recall(choices)
+        if rows:
+            with contextlib.suppress(*AWAY):
+                known |= self._read_stored([row.id for row in rows])
+        return [replace(_answer(choice, known), recorded=False) for choice in choices]
+
+    def placements(self) -> Collection[str]:
+        """The keys of all placements."""
+        return self._snapshot().placements
+
     def placement(self, key: str) -> PlacementPlan:
         """A placement's plan; one that isn't known may have been made a moment ago by another process.
 
@@ -131,7 +206,7 @@ class Decider:
         """Rows that must be written, and what is known to be stored for the others."""
         rows = [row for choice in choices for row in choice.rows]
         with self._lock:
-            found = {row.id: self._durable.get(row.id) for row in rows}
+            found = {row.id: None if row.has_aliases else self._durable.get(row.id) for row in rows}
         return [row for row in rows if found[row.id] is None], {
             id_: one for id_, one in found.items() if one is not None
         }
@@ -152,9 +227,9 @@ def _answer(choice: Choice, known: Mapping[bytes, Stored]) -> Decided:
     variant, reason = _shown(choice, stored)
     content, deliver, reason = _rendered(choice, variant, reason=reason)
     return Decided(
-        decision_id=row.id.hex() if row else None,
+        decision_id=((stored and stored.decision_id) or row.id).hex() if row else None,
         placement=choice.placement.key,
-        customer_id=choice.asked.customer_id,
+        customer_id=choice.asked.called or choice.asked.customer_id,
         segment=stored.segment if stored else choice.segment,
         experiment=choice.series.experiment if choice.series else None,
         variant=variant.key,

@@ -2,7 +2,7 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from experiments.customers.aliases import Link
 from experiments.errors import FieldError, InvalidInput, RowRefused
 from experiments.input.checks import check_id, parse_datetime, shown
 from experiments.input.parsing import parse, refuse
@@ -30,6 +31,11 @@ _CUSTOMER = (
 )
 
 
+_ANONYMOUS = (
+    "An id that the customer was known by before. Beside customer_id it joins the two; alone it is whose outcome it is."
+)
+
+
 class OutcomeReport(BaseModel):
     """One outcome as a client reports it; it names its decision, or its customer."""
 
@@ -38,6 +44,7 @@ class OutcomeReport(BaseModel):
     outcome_id: str | None = None
     decision_id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
     customer_id: Annotated[str | None, Field(description=_CUSTOMER)] = None
+    anonymous_id: Annotated[str | None, Field(description=_ANONYMOUS)] = None
     occasion_id: str | None = None
     event: Annotated[str, Field(min_length=1, max_length=128)]
     value: Annotated[float, Field(ge=-MAX_VALUE, le=MAX_VALUE)] | None = None
@@ -45,7 +52,7 @@ class OutcomeReport(BaseModel):
 
     @model_validator(mode="after")
     def _names_somebody(self) -> Self:
-        if self.decision_id is None and self.customer_id is None:
+        if self.decision_id is None and self.customer_id is None and self.anonymous_id is None:
             refuse([FieldError("", "decision_id or customer_id must be said")])
         return self
 
@@ -72,27 +79,36 @@ class Recorded:
 class Recorder:
     """The outcome door's inside: one per process."""
 
-    def __init__(self, snapshots: Snapshots, journal: Journal) -> None:
+    def __init__(self, snapshots: Snapshots, journal: Journal, *, join: Callable[[str, str], None]) -> None:
         self._snapshots = snapshots
         self._journal = journal
+        self._join = join
 
-    def record(self, items: Sequence[object], *, source: str) -> Recorded:
+    def record(self, items: Sequence[object], *, source: str, events: Collection[str] | None = None) -> Recorded:
         """Take outcomes; those accepted are durable when this returns, a bad one never fails its neighbours.
 
         Args:
             items: JSON objects, at most ``MAX_OUTCOMES``.
             source: Who reports: outcome ids are unique within it.
+            events: Only these, by decision and without a value (what a page may report); None: anything.
         Raises:
             JournalBusy: They couldn't be written now; send all of them again.
         """
         now = self._snapshots.now()
         rows: list[tuple[int, OutcomeRow]] = []
+        links: set[Link] = set()
         rejected: list[Rejected] = []
         for index, item in enumerate(items):
             try:
-                rows.append((index, read_outcome(item, source=source, now=now)))
+                row = read_outcome(item, source=source, now=now)
+                if events is not None:
+                    _check_page(row, events)
+                rows.append((index, row))
+                links |= _links(item, may_join=events is None)
             except InvalidInput as error:
                 rejected.append(Rejected(index, "invalid_outcome", str(error)))
+        for link in links:
+            self._join(link.anonymous_id, link.customer_id)
         statuses, refused = self._write(rows)
         rejected += refused
         n_duplicates = statuses.pop("duplicate", 0)
@@ -120,7 +136,7 @@ def read_outcome(item: object, *, source: str, now: datetime) -> OutcomeRow:
         InvalidInput: With all that is wrong.
     """
     report = parse(OutcomeReport, item)
-    for name in ("outcome_id", "customer_id", "occasion_id", "event"):
+    for name in ("outcome_id", "customer_id", "anonymous_id", "occasion_id", "event"):
         if (value := getattr(report, name)) is not None:
             check_id(value, f"/{name}")
     occurred_at = now if report.occurred_at is None else _moment(report.occurred_at)
@@ -129,7 +145,7 @@ def read_outcome(item: object, *, source: str, now: datetime) -> OutcomeRow:
         source=source,
         outcome_id=report.outcome_id,
         decision_id=None if report.decision_id is None else bytes.fromhex(report.decision_id),
-        customer_id=report.customer_id,
+        customer_id=report.anonymous_id if report.customer_id is None else report.customer_id,
         occasion_id=report.occasion_id,
         event=report.event,
         value=None if report.value is None else Decimal(str(report.value)),
@@ -137,6 +153,24 @@ def read_outcome(item: object, *, source: str, now: datetime) -> OutcomeRow:
         received_at=now,
         is_future=occurred_at > now + FUTURE,
     )
+
+
+def _links(item: Any, *, may_join: bool) -> set[Link]:
+    """The two ids that an outcome says are one person."""
+    one, other = item.get("anonymous_id"), item.get("customer_id")
+    return {Link(one, other)} if may_join and None not in (one, other) and one != other else set()
+
+
+def _check_page(row: OutcomeRow, events: Collection[str]) -> None:
+    wrong = []
+    if row.event not in events:
+        wrong.append(FieldError("/event", f"{shown(row.event)} is none that this key may report"))
+    if row.decision_id is None:
+        wrong.append(FieldError("/decision_id", "must be said: this key reports by decision"))
+    if row.value is not None:
+        wrong.append(FieldError("/value", f"must not be said with this key, not {shown(float(row.value))}"))
+    if wrong:
+        raise InvalidInput(wrong)
 
 
 def outcome_key(source: str, outcome_id: str | None) -> bytes:

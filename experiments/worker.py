@@ -1,11 +1,15 @@
 """A process that decides and records: engine, snapshot, journal and the two doors' insides, opened after the fork."""
 
+from collections.abc import Collection, Mapping
 from functools import partial
 
 from experiments.config import Config
-from experiments.database import open_engine
-from experiments.decide import DECISIONS, Decider
-from experiments.decisions.rows import Stored, mark_contradicted, write_decisions
+from experiments.customers.aliases import write_links
+from experiments.customers.people import People, Person, read_person
+from experiments.customers.traits import TRAITS, write_traits
+from experiments.database import open_engine, reading
+from experiments.decide import DECISIONS, LINKS, Decider
+from experiments.decisions.rows import Stored, mark_contradicted, read_decisions, write_decisions
 from experiments.journal import Entry, Journal
 from experiments.outcomes.rows import write_outcomes
 from experiments.record import OUTCOMES, Recorder
@@ -26,14 +30,29 @@ class Worker:
             self.engine,
             writers={
                 DECISIONS: partial(write_decisions, shard=shard),
-                OUTCOMES: partial(write_outcomes, shard=shard),
+                OUTCOMES: partial(write_outcomes, shard=shard, has_people=self._has_people),
                 _CONTRADICTED: mark_contradicted,
+                LINKS: write_links,
+                TRAITS: write_traits,
             },
             max_waiting=max(1, config.threads - _SPARE_THREADS),
             after_answered=_contradictions,
         )
-        self.decider = Decider(self.snapshots, self.journal)
-        self.recorder = Recorder(self.snapshots, self.journal)
+        self.people = People(self._read_person)
+        self.decider = Decider(self.snapshots, self.journal, read_stored=self._read_stored, people=self.people)
+        self.recorder = Recorder(self.snapshots, self.journal, join=self.decider.join)
+
+    def _has_people(self) -> bool:
+        snapshot = self.snapshots.current
+        return snapshot is None or snapshot.has_people
+
+    def _read_person(self, customer_id: str) -> Person:
+        with reading(self.engine) as session:
+            return read_person(session, customer_id)
+
+    def _read_stored(self, ids: Collection[bytes]) -> Mapping[bytes, Stored]:
+        with reading(self.engine) as session:
+            return read_decisions(session.connection(), ids)
 
     def start(self) -> None:
         """Read the first snapshot (if the database answers) and keep it fresh."""
@@ -43,6 +62,7 @@ class Worker:
         """Commit what is queued, then let go of everything."""
         self.journal.close()
         self.snapshots.stop()
+        self.people.close()
         self.engine.dispose()
 
 

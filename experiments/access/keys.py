@@ -1,12 +1,18 @@
-"""Keys of the HTTP doors: ``opt_<id>_<secret>``, of which only the secret's SHA-256 is kept."""
+"""Keys of the HTTP doors: ``opt_<id>_<secret>``, of which only the secret's SHA-256 is kept.
+
+A publishable key (``opt_pub_<id>_<secret>``) may stand in a page: it works from the pages of its origins alone, decides
+by attributes declared public, and reports its events by decision, without values.
+"""
 
 import hashlib
 import hmac
 import re
 import secrets
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+from urllib.parse import urlsplit
 
 from sqlmodel import Session, col, select
 
@@ -19,13 +25,28 @@ from experiments.tables import ApiKey
 
 SCOPES: Final = ("decide", "record", "analyse", "admin")
 MAX_LIVE: Final = 2
-_TEXT: Final = re.compile(r"opt_([0-9a-f]{12})_([0-9a-f]{64})")
+_BROWSER_SCOPES: Final = {"decide", "record"}
+_TEXT: Final = re.compile(r"opt_(?:pub_)?([0-9a-f]{12})_([0-9a-f]{64})")
 _ID: Final = re.compile(r"[0-9a-f]{12}")
 _NO_HASH: Final = bytes(32)
 
 
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Where a publishable key may be used, and the events that may be reported with it."""
+
+    origins: Sequence[str]
+    events: Sequence[str] = ()
+
+
 def create_key(
-    session: Session, name: str, *, scopes: Collection[str], actor: str, expires_at: datetime | None = None
+    session: Session,
+    name: str,
+    *,
+    scopes: Collection[str],
+    actor: str,
+    expires_at: datetime | None = None,
+    pages: Pages | None = None,
 ) -> tuple[ApiKey, str]:
     """Make a key; a name may have two live ones, so that callers can change over from the old to the new.
 
@@ -35,15 +56,16 @@ def create_key(
         scopes: Some of decide, record, analyse and admin (which implies all).
         actor: Who makes it.
         expires_at: Until when it works; None: until it is revoked.
+        pages: Makes it publishable.
     Returns:
         The row, and the key's text, which can't be had again.
     Raises:
-        InvalidInput: A wrong name, scope or expiry.
+        InvalidInput: A wrong name, scope, expiry, origin or event.
         TooManyKeys: The name has two live keys.
     """
     bump_snapshot(session)
     now = database_now(session)
-    _check(name, scopes=scopes, expires_at=expires_at, now=now)
+    _check(name, scopes=scopes, expires_at=expires_at, now=now, pages=pages)
     if sum(_is_live(row, now) for row in session.exec(select(ApiKey).where(ApiKey.name == name))) >= MAX_LIVE:
         raise TooManyKeys(name)
     id_, secret = secrets.token_hex(6), secrets.token_hex(32)
@@ -52,14 +74,18 @@ def create_key(
         name=name,
         secret_hash=hashlib.sha256(secret.encode()).digest(),
         scopes=[scope for scope in SCOPES if scope in scopes],
+        origins=None if pages is None else sorted(set(pages.origins)),
+        events=None if pages is None else sorted(set(pages.events)),
         created_at=now,
         expires_at=expires_at,
     )
     session.add(row)
     session.flush()
     detail = {"name": name, "scopes": row.scopes, "expires_at": expires_at and expires_at.isoformat()}
+    if pages is not None:
+        detail |= {"origins": row.origins, "events": row.events}
     audit.record(session, actor=actor, action="create", subject=f"key/{id_}", detail=detail)
-    return row, f"opt_{id_}_{secret}"
+    return row, f"opt_{'' if pages is None else 'pub_'}{id_}_{secret}"
 
 
 def revoke_key(session: Session, id_: str, *, actor: str, reason: str | None = None) -> ApiKey:
@@ -108,8 +134,10 @@ def allows(key: KeyPlan, scope: str) -> bool:
     return scope in key.scopes or "admin" in key.scopes
 
 
-def _check(name: str, *, scopes: Collection[str], expires_at: datetime | None, now: datetime) -> None:
-    wrong = []
+def _check(
+    name: str, *, scopes: Collection[str], expires_at: datetime | None, now: datetime, pages: Pages | None
+) -> None:
+    wrong = [] if pages is None else _wrong_pages(pages, scopes)
     if re.fullmatch(KEY_PATTERN, name) is None:
         wrong.append(FieldError("/name", f"is up to 128 letters, digits, '.', '_' and '-', not {shown(name)}"))
     if not scopes:
@@ -125,6 +153,38 @@ def _check(name: str, *, scopes: Collection[str], expires_at: datetime | None, n
         )
     if wrong:
         raise InvalidInput(wrong)
+
+
+def _wrong_pages(pages: Pages, scopes: Collection[str]) -> list[FieldError]:
+    wrong = [
+        FieldError("/scopes", f"{shown(scope)} is not for publishable keys: they may only decide and record")
+        for scope in scopes
+        if scope not in _BROWSER_SCOPES
+    ]
+    if not pages.origins:
+        wrong.append(FieldError("/origins", "must be those of the pages that use the key, one at least"))
+    wrong += [
+        FieldError("/origins", f"must be such as https://shop.example, not {shown(origin)}")
+        for origin in pages.origins
+        if not _is_origin(origin)
+    ]
+    return wrong + [
+        FieldError("/events", f"must have 1 to 128 characters, not {shown(event)}")
+        for event in pages.events
+        if not 1 <= len(event) <= 128 or "\x00" in event
+    ]
+
+
+def _is_origin(text: str) -> bool:
+    """Whether it is an origin as browsers send it: lower case, without a path, without the scheme's own port."""
+    try:
+        parts = urlsplit(text)
+        port = "" if parts.port is None else f":{parts.port}"
+    except ValueError:
+        return False
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    is_own = (parts.scheme, parts.port) in {("http", 80), ("https", 443)}
+    return parts.scheme in {"http", "https"} and bool(host) and not is_own and text == f"{parts.scheme}://{host}{port}"
 
 
 def _is_live(row: ApiKey, now: datetime) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 import orjson
 
-from experiments.access.keys import create_key, list_keys, revoke_key
+from experiments.access.keys import Pages, create_key, list_keys, revoke_key
 from experiments.commands.settings import opened, settings
 from experiments.config import Config
 from experiments.database import reading, transaction
@@ -23,15 +23,27 @@ def keys() -> None:
 @keys.command()
 @click.argument("name")
 @click.option("--scopes", default="decide,record", show_default=True, help="Of decide, record, analyse, admin (all).")
+@click.option("--origin", "origins", multiple=True, help="Makes it publishable: of pages that use it. Repeatable.")
+@click.option("--event", "events", multiple=True, help="Which those pages may report, by decision. Repeatable.")
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Until it expires; without, until revoked.")
 @click.option("--json", "as_json", is_flag=True, help="Print id, name, scopes and key as JSON.")
 @settings()
-def create(config: Config, name: str, *, scopes: str, days: float | None, as_json: bool) -> None:
+def create(  # one for each option
+    config: Config,
+    name: str,
+    *,
+    scopes: str,
+    origins: tuple[str, ...],
+    events: tuple[str, ...],
+    days: float | None,
+    as_json: bool,
+) -> None:
     """Print a new key for NAME, and nothing else; it can't be shown again."""
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
     wanted = [scope.strip() for scope in scopes.split(",")]
+    pages = Pages(origins, events) if origins or events else None
     with opened(config) as engine, transaction(engine) as session:
-        row, secret = create_key(session, name, scopes=wanted, actor=ACTOR, expires_at=expires_at)
+        row, secret = create_key(session, name, scopes=wanted, actor=ACTOR, expires_at=expires_at, pages=pages)
         shown = _shown(row)
     click.echo(orjson.dumps(shown | {"key": secret}).decode() if as_json else secret)
 
@@ -66,6 +78,8 @@ def _shown(row: ApiKey) -> dict[str, Any]:
         "id": row.id,
         "name": row.name,
         "scopes": row.scopes,
+        "origins": row.origins,
+        "events": row.events,
         "created_at": row.created_at,
         "expires_at": row.expires_at,
         "revoked_at": row.revoked_at,

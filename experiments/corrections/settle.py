@@ -15,6 +15,7 @@ from sqlalchemy import Connection, select, update
 from experiments.corrections.in_force import rules_in_force
 from experiments.corrections.rules import Reported, Rule, exclusions
 from experiments.corrections.totals import count_again, parts
+from experiments.customers.aliases import persons_of
 from experiments.errors import OutcomesMoved
 from experiments.outcomes.attribution import CLOCK_SKEW, MAX_WINDOW
 from experiments.outcomes.rows import lock_decisions
@@ -127,7 +128,8 @@ def _customers(connection: Connection, rows: Iterable[Any]) -> set[str]:
     named = {row.decision_id for row in rows if row.decision_id is not None}
     query = select(_decision.c.customer_id).where(_decision.c.id.in_(named), ~_decision.c.late)
     found = set(connection.execute(query).scalars()) if named else set()
-    return found | {row.customer_id for row in rows if row.decision_id is None}
+    found |= {row.customer_id for row in rows if row.decision_id is None}
+    return found | persons_of(connection, found).keys()
 
 
 # An attribution has no index by outcome. Each of these goes by a key of its own table, so that no plan of a join can

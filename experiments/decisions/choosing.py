@@ -19,13 +19,19 @@ WAITING = "waiting"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who is asked for. ``typed``: attributes by their declaration, for rules and templates; ``stored``: those kept."""
+    """Who is asked for. ``typed``: attributes by their declaration, for rules and templates; ``stored``: those kept.
+
+    ``called``: the id that the caller knows, where the person is decided for under another; ``has_aliases``: the person
+    has several ids.
+    """
 
     customer_id: str
     occasion_id: str | None = None
     typed: Mapping[str, Any] = field(default_factory=dict)
     stored: dict[str, Any] = field(default_factory=dict)
     preview: str | bool | None = None
+    called: str | None = None
+    has_aliases: bool = False
 
 
 @dataclass(slots=True)  # not frozen: that alone made choosing a third slower, or more
@@ -121,7 +127,7 @@ def _for_quality(snapshot: Snapshot, placement: PlacementPlan, *, asked: Asked, 
     if isinstance(asked.preview, str):
         key, source = asked.preview, "preview"
     else:
-        override = snapshot.overrides.get((placement.key, asked.customer_id)) if snapshot.overrides else None
+        override = snapshot.overrides.get((placement.key, asked.called or asked.customer_id))
         if override is None:
             return None
         key, source = override, "override"
@@ -177,6 +183,7 @@ def _programme_row(
         attributes=asked.stored or None,
         lacks_attribute=_lacks(placement.segmentation, asked),
         stale=moment.is_stale,
+        has_aliases=asked.has_aliases,
     )
 
 
@@ -221,6 +228,7 @@ def _spin(
         attributes=asked.stored or None,
         lacks_attribute=_lacks(series.segmentation, asked),
         stale=moment.is_stale,
+        has_aliases=asked.has_aliases,
     )
     if series.covariate is not None:
         row.covariate, row.of_covariate = series.covariate.of(asked.typed), series.covariate

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ import orjson
 from sqlalchemy import Connection, select, update
 
 from experiments.column_types import to_microseconds
+from experiments.customers.stand_ins import stood_for
 from experiments.decisions.hashing import series_of
 from experiments.series import PinnedCovariate
 from experiments.tables import Decision, Series
@@ -24,6 +25,7 @@ class DecisionRow:
     """A decision as chosen. ``stale``: chosen on a snapshot too old to have seen every change of the lifecycle.
 
     ``covariate``: the unit's value of ``of_covariate``, its series' covariate; None where it is missing.
+    ``has_aliases``: another id of the person may have a decision that stands for this one.
     """
 
     id: bytes
@@ -39,26 +41,47 @@ class DecisionRow:
     stale: bool = False
     covariate: float | None = None
     of_covariate: PinnedCovariate | None = None
+    has_aliases: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What stands in the database for a unit."""
+    """What stands in the database for a unit; ``decision_id``: of the decision that stands for it, if not its own."""
 
     segment: str
     variant: str
     allocation_version: int
     propensity: float
+    decision_id: bytes | None = None
 
 
 def write_decisions(connection: Connection, rows: Sequence[DecisionRow], *, shard: int) -> list[Stored]:
     """Insert decisions of new units, count them, and return what is stored for each row, in the order of the rows."""
     unique = {row.id: row for row in sorted(rows, key=lambda row: row.id)}
+    others = _of_other_ids(connection, [row.id for row in rows if row.has_aliases])
+    for id_ in others:
+        del unique[id_]
     late = _late(connection, [row for row in unique.values() if row.stale])
     insert = _insert_sqlite if connection.dialect.name == "sqlite" else _insert_postgresql
-    stored = insert(connection, unique, late=late)
+    stored = insert(connection, unique, late=late) if unique else {}
     _count(connection, [row for id_, row in unique.items() if id_ not in stored and id_ not in late], shard=shard)
-    return [stored.get(row.id) or _stored(unique[row.id]) for row in rows]
+    return [others.get(row.id) or stored.get(row.id) or _stored(unique[row.id]) for row in rows]
+
+
+def read_decisions(connection: Connection, ids: Collection[bytes]) -> dict[bytes, Stored]:
+    """What is stored for units, by their ids; those without a decision are not in it."""
+    c = _table.c
+    query = select(c.id, c.segment, c.variant, c.allocation_version, c.propensity).where(c.id.in_(ids))
+    return {found[0]: Stored(*found[1:]) for found in connection.execute(query)}
+
+
+def _of_other_ids(connection: Connection, ids: Collection[bytes]) -> dict[bytes, Stored]:
+    """What stands for units whose person has a decision under another id."""
+    stand_ins = stood_for(connection, ids) if ids else {}
+    if not stand_ins:
+        return {}
+    stored = read_decisions(connection, set(stand_ins.values()))
+    return {id_: replace(stored[other], decision_id=other) for id_, other in stand_ins.items() if other in stored}
 
 
 def mark_contradicted(connection: Connection, ids: Sequence[bytes]) -> list[None]:

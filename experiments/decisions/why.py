@@ -41,6 +41,7 @@ def explain(session: Session, decision_id: str) -> dict[str, Any]:
         "lacks_attribute": row.lacks_attribute,
         "late": row.late,
         "contradicted": row.contradicted,
+        "merged": row.merged,
         "allocation": _allocation(session, row, series=series),
         "responses": _responses(session, row),
     }

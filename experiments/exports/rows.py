@@ -35,6 +35,7 @@ DECISION_COLUMNS: Final[Columns] = {
     "late": "flag",
     "contradicted": "flag",
     "covariate": "number",
+    "merged": "flag",
 }
 OUTCOME_COLUMNS: Final[Columns] = {
     "id": "text",

@@ -3,7 +3,7 @@
 Locks are taken in one order everywhere (decisions by id, then responses, then tallies), so that deadlocks are rare.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -12,10 +12,11 @@ from sqlalchemy import Connection, Row, and_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from experiments.corrections.in_force import add_excluded, counted, mark_arrivals
-from experiments.decisions.hashing import series_of
+from experiments.customers.aliases import persons_of
+from experiments.decisions.hashing import period_of, series_of
 from experiments.outcomes.attribution import CLOCK_SKEW, MAX_WINDOW, Attributed, DecisionRef, OutcomeRow, attribute
 from experiments.outcomes.responses import apply_hits
-from experiments.series import read_series_metrics
+from experiments.series import SeriesMetrics, read_series_metrics
 from experiments.tables import Attribution, Decision, Outcome
 
 RETRY_SECONDS = 5
@@ -26,16 +27,24 @@ _decision: Any = Decision.__table__  # type: ignore[attr-defined]
 _attribution: Any = Attribution.__table__  # type: ignore[attr-defined]
 
 
-def write_outcomes(connection: Connection, rows: Sequence[OutcomeRow], *, shard: int) -> list[str]:
+def write_outcomes(
+    connection: Connection, rows: Sequence[OutcomeRow], *, shard: int, has_people: Callable[[], bool] = lambda: True
+) -> list[str]:
     """Store outcomes and count them where they belong.
 
+    Args:
+        connection: Of a transaction that writes.
+        rows: As reported.
+        shard: Of the tallies.
+        has_people: Whether any customer has several ids.
     Returns:
         For each row ``attributed``, ``waiting``, ``unattributed``, ``future``, ``late`` or ``duplicate``.
     """
     unique: dict[bytes, OutcomeRow] = {}
     for row in rows:
         unique.setdefault(row.id, row)
-    found = _attribute(connection, [row for row in unique.values() if not row.is_future])
+    present = [row for row in unique.values() if not row.is_future]
+    found = _attribute(connection, present, has_people=has_people())
     statuses = {row.id: found[row.id].status if row.id in found else "future" for row in unique.values()}
     new = _insert(connection, sorted(unique.values(), key=lambda row: row.id), statuses=statuses)
     marks = mark_arrivals(connection, [unique[id_] for id_ in unique if id_ in new], attributed=_counting(found))
@@ -51,7 +60,7 @@ def sweep(connection: Connection, now: datetime, *, shard: int, limit: int = 500
     waiting = due.order_by(_outcome.c.retry_at).limit(limit).with_for_update(skip_locked=True)
     records = connection.execute(waiting).all()
     rows = [_row(record) for record in records]
-    found = _attribute(connection, rows)
+    found = _attribute(connection, rows, has_people=True)
     for row in rows:
         connection.execute(update(_outcome).where(_outcome.c.id == row.id).values(**_next(row, found[row.id], now=now)))
     marked = {record.id for record in records if record.excluded_by is not None}
@@ -83,17 +92,18 @@ def _row(record: Row[Any]) -> OutcomeRow:
 # Attribution: which decisions an outcome belongs to.
 
 
-def _attribute(connection: Connection, rows: Collection[OutcomeRow]) -> dict[bytes, Attributed]:
+def _attribute(connection: Connection, rows: Collection[OutcomeRow], *, has_people: bool) -> dict[bytes, Attributed]:
     """Find the decisions of each outcome, lock those that count it, and say what counts where."""
     if not rows:
         return {}
     named = _named(connection, {row.decision_id for row in rows if row.decision_id is not None})
     customers = {ref.customer_id for ref in named.values()}
     customers |= {row.customer_id for row in rows if row.decision_id is None and row.customer_id is not None}
-    theirs = _of_customers(connection, customers, rows=rows)
+    persons = persons_of(connection, customers) if has_people and customers else {}
+    theirs = _of_customers(connection, customers | persons.keys(), rows=rows)
     refs = [*named.values(), *theirs]
     metrics = read_series_metrics(connection, {series_of(ref.id) for ref in refs})
-    by_customer = _by_customer(theirs)
+    by_customer = _by_customer(theirs, persons=persons, metrics=metrics)
     found = {row.id: attribute(row, named=named, by_customer=by_customer, metrics=metrics) for row in rows}
     lock_decisions(connection, {hit.decision.id for result in found.values() for hit in result.hits})
     return found
@@ -135,11 +145,26 @@ def _of_customers(
     return [DecisionRef(*record) for record in connection.execute(query)]
 
 
-def _by_customer(refs: Iterable[DecisionRef]) -> dict[str, list[DecisionRef]]:
+def _by_customer(
+    refs: Iterable[DecisionRef], *, persons: Mapping[str, str], metrics: Mapping[int, SeriesMetrics]
+) -> dict[str, list[DecisionRef]]:
+    """Decisions of customers, the earliest first; those of a person with several ids are under each of them."""
     sorted_refs: dict[str, list[DecisionRef]] = {}
     for ref in sorted(refs, key=lambda ref: ref.decided_at):
-        sorted_refs.setdefault(ref.customer_id, []).append(ref)
-    return sorted_refs
+        sorted_refs.setdefault(persons.get(ref.customer_id, ref.customer_id), []).append(ref)
+    for id_ in set(persons.values()):
+        sorted_refs[id_] = _first_of_each_unit(sorted_refs.get(id_, ()), metrics=metrics)
+    return sorted_refs | {name: sorted_refs[id_] for name, id_ in persons.items()}
+
+
+def _first_of_each_unit(refs: Iterable[DecisionRef], *, metrics: Mapping[int, SeriesMetrics]) -> list[DecisionRef]:
+    """Of the decisions that a person's ids have for one and the same unit, the earliest."""
+    first: dict[tuple[int, str | int | None], DecisionRef] = {}
+    for ref in refs:
+        is_experiment = metrics[series_of(ref.id)].kind == "experiment"
+        part = ref.occasion_id if is_experiment else period_of(ref.decided_at.timestamp())
+        first.setdefault((series_of(ref.id), part), ref)
+    return list(first.values())
 
 
 def lock_decisions(connection: Connection, ids: Collection[bytes]) -> None:

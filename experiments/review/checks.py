@@ -11,6 +11,7 @@ from optimizer.sample_ratio import SampleRatio, judged, sample_ratio
 from optimizer.sequential_sample_ratio import sequential_sample_ratio, sequential_sample_ratios
 
 MAX_LACKING = 0.05
+MAX_MERGED = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,39 +61,59 @@ def ratio_check(whole: SampleRatio, segment: SampleRatio | None) -> RatioCheck:
     return RatioCheck(own.always_valid_p_value, is_broken="alarm" in {whole.status, own.status})
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What was noted of units as they were decided or joined.
+
+    Attributes:
+        n_lacking: Units that lacked an attribute that their segments' rules need.
+        n_merged: Units of persons who, under another id, had an earlier one with another variant.
+    """
+
+    n_lacking: float
+    n_merged: int
+
+
 def checks_of(
-    strata: Strata, *, n_lacking: float, whole: SampleRatio, ratios: Sequence[SampleRatio | None]
+    strata: Strata, noted: Noted, *, whole: SampleRatio, ratios: Sequence[SampleRatio | None]
 ) -> tuple[dict[str, Any], list[str]]:
     """The ``checks`` of an answer, and a warning in words for each that did not pass.
 
     Args:
         strata: Of all units.
-        n_lacking: Of these, units that lacked an attribute that their segments' rules need.
+        noted: Of these.
         whole: The sample ratio over all segments.
         ratios: That of each segment.
     """
     units = float(strata.n_units.sum())
-    share = n_lacking / units if units else 0.0
+    lacking, merged = ((n / units if units else 0.0) for n in (noted.n_lacking, noted.n_merged))
     conspicuous = {
         key: _said(ratio)
         for key, ratio in zip(strata.segments, ratios, strict=True)
         if ratio is not None and ratio.status in {"alarm", "warning"}
     }
-    missing = "warning" if share > MAX_LACKING else "ok"
     found = {
         "sample_ratio": {**_said(whole), "segments": conspicuous},
-        "missing_attributes": {"share": share, "n_units": int(n_lacking), "threshold": MAX_LACKING, "status": missing},
+        "missing_attributes": _share(lacking, n_units=int(noted.n_lacking), threshold=MAX_LACKING),
+        "merged": _share(merged, n_units=noted.n_merged, threshold=MAX_MERGED),
     }
-    return found, list(_warnings(whole, conspicuous, share=share))
+    return found, list(_warnings(whole, conspicuous, lacking=lacking, merged=merged))
 
 
-def _warnings(whole: SampleRatio, conspicuous: Mapping[str, Any], *, share: float) -> Iterator[str]:
+def _share(share: float, *, n_units: int, threshold: float) -> dict[str, Any]:
+    status = "warning" if share > threshold else "ok"
+    return {"share": share, "n_units": n_units, "threshold": threshold, "status": status}
+
+
+def _warnings(whole: SampleRatio, conspicuous: Mapping[str, Any], *, lacking: float, merged: float) -> Iterator[str]:
     if whole.status in {"alarm", "warning"}:
         yield (f"Units did not come in the shares of the weights (p = {whole.p_value:.2g}): see sample_ratio.")
     elif conspicuous:
         yield (f"In these segments units did not come in the shares of the weights: {', '.join(conspicuous)}.")
-    if share > MAX_LACKING:
-        yield (f"{share:.1%} of decisions lacked an attribute that the segments' rules need.")
+    if lacking > MAX_LACKING:
+        yield (f"{lacking:.1%} of decisions lacked an attribute that the segments' rules need.")
+    if merged > MAX_MERGED:
+        yield (f"{merged:.1%} of units are of persons who had met another variant under another id.")
 
 
 def _said(ratio: SampleRatio) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from sqlmodel import Session, col, select
 
 from experiments.catalog.definitions import EVERYONE
+from experiments.customers.aliases import n_merged
 from experiments.database import database_now
+from experiments.decisions.hashing import series_range
 from experiments.errors import (
     ExperimentNotFound,
     FieldError,
@@ -52,6 +54,7 @@ class Reading:
         first_hour: Of the matured decisions of each segment, hours since 1970, NaN if none, shape (n_segments,).
         last_hour: The last such hour.
         n_lacking: Units that lacked an attribute.
+        n_merged: Units of persons who, under another id, had an earlier one with another variant.
         monthly_units: Units in 30 days at the present rate; None from less than a day.
         weights: Current weights by segment.
         net: Strata of what units are worth in money after costs; None if nothing is money.
@@ -69,6 +72,7 @@ class Reading:
     first_hour: Floats
     last_hour: Floats
     n_lacking: float
+    n_merged: int
     monthly_units: float | None
     weights: Mapping[str, Mapping[str, float]]
     net: Strata | None
@@ -227,6 +231,7 @@ def read(
         covariate=values.covariate,
         **_hours(tallies, matured),
         n_lacking=float(tallies.n_lacking[measured].sum()),
+        n_merged=n_merged(session.connection(), series_range(series.number or 0)),
         monthly_units=_monthly(tallies, measured),
         weights=_current(weights, tallies.segments),
         net=net,

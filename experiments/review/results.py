@@ -13,7 +13,7 @@ from experiments.catalog.definitions import ExperimentDefinition
 from experiments.corrections.shown import correction_warnings, corrections_of
 from experiments.priors import beta_prior
 from experiments.review.answer import Detail, Shown, shown, variants_of
-from experiments.review.checks import checks_of, ratio_check, sample_ratios
+from experiments.review.checks import Noted, checks_of, ratio_check, sample_ratios
 from experiments.review.details import details
 from experiments.review.estimates import ENOUGH_RESPONDERS, estimate
 from experiments.review.guardrails import NO_GUARDRAILS, GuardrailFindings, find
@@ -134,7 +134,8 @@ def reviewed(
     keys = reading.strata.segments
     rows = [_row(review, i) for i, key in enumerate(keys) if segment in {None, key}]
     overall = _row(review, len(keys))
-    checks, warnings = checks_of(reading.units, n_lacking=reading.n_lacking, whole=review.whole, ratios=review.ratios)
+    noted = Noted(n_lacking=reading.n_lacking, n_merged=reading.n_merged)
+    checks, warnings = checks_of(reading.units, noted, whole=review.whole, ratios=review.ratios)
     return {
         "matured_share": reading.matured_share,
         "segments": rows,

@@ -150,6 +150,7 @@ def _joined(parts: list[Reading]) -> Reading:
         first_hour=np.concatenate([part.first_hour for part in parts]),
         last_hour=np.concatenate([part.last_hour for part in parts]),
         n_lacking=sum(part.n_lacking for part in parts),
+        n_merged=sum(part.n_merged for part in parts),
         monthly_units=sum(rates) if len(rates) == len(parts) else None,
         weights={segment: weights for part in parts for segment, weights in part.weights.items()},
         net=joined(nets) if same_money else None,

@@ -15,6 +15,7 @@ from experiments.catalog.definitions import (
     PlacementDefinition,
     SegmentationDefinition,
 )
+from experiments.customers.aliases import has_people
 from experiments.decisions.hashing import ShareHash, UnitHash, Wheel
 from experiments.segments.rules import Segmentation, compile_segmentation
 from experiments.send_plans.pinned import PinnedSendPlan
@@ -54,6 +55,7 @@ def load_snapshot(session: Session) -> Snapshot:
     definitions = {
         row.key: PlacementDefinition.model_validate(row.body) for row in current_definitions(session, "placement")
     }
+    keys = {row.id: _key(row) for row in session.exec(select(ApiKey).where(col(ApiKey.revoked_at).is_(None)))}
     policies, segmentations = _policy_versions(session), _Segmentations(session, attributes)
     series = _series_plans(session, workspace, definitions=definitions, segmentations=segmentations, policies=policies)
     own = defaultdict(list)
@@ -74,7 +76,9 @@ def load_snapshot(session: Session) -> Snapshot:
             for key, definition in definitions.items()
         },
         overrides={(row.placement, row.customer_id): row.variant for row in session.exec(select(Override))},
-        keys={row.id: _key(row) for row in session.exec(select(ApiKey).where(col(ApiKey.revoked_at).is_(None)))},
+        keys=keys,
+        has_people=has_people(session.connection()),
+        origins=frozenset(origin for key in keys.values() for origin in key.origins or ()),
     )
 
 
@@ -106,7 +110,15 @@ def _seconds(moment: datetime | None) -> float:
 
 
 def _key(row: ApiKey) -> KeyPlan:
-    return KeyPlan(row.id, row.name, row.secret_hash, frozenset(row.scopes), _seconds(row.expires_at))
+    return KeyPlan(
+        row.id,
+        row.name,
+        row.secret_hash,
+        frozenset(row.scopes),
+        _seconds(row.expires_at),
+        origins=None if row.origins is None else frozenset(row.origins),
+        events=frozenset(row.events or ()),
+    )
 
 
 def _policy_versions(session: Session) -> Mapping[str, list[PolicyVersion]]:

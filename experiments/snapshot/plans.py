@@ -94,6 +94,11 @@ class PlacementPlan:
     policies: tuple[Policy, ...]
     programme: SeriesPlan
 
+    @property
+    def is_static(self) -> bool:
+        """Whether everybody gets the default: nothing runs, nothing was promoted, nobody is held out."""
+        return not (self.experiments or self.policies or self.definition.holdout.share > 0)
+
     def policy_at(self, now: float) -> Policy | None:
         """The policy in effect at a moment."""
         return next((policy for policy in self.policies if policy.effective_at <= now), None)
@@ -101,18 +106,26 @@ class PlacementPlan:
 
 @dataclass(frozen=True, slots=True)
 class KeyPlan:
-    """An API key: its name, the SHA-256 of its secret, its scopes, and until when it works."""
+    """An API key: its name, the SHA-256 of its secret, its scopes, and until when it works.
+
+    A publishable one has ``origins``: only their pages may use it, and report only its ``events``.
+    """
 
     id: str
     name: str
     secret_hash: bytes
     scopes: frozenset[str]
     expires_at: float
+    origins: frozenset[str] | None = None
+    events: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All of it, as of one version of the workspace."""
+    """All of it, as of one version of the workspace; ``origins``: of all publishable keys.
+
+    ``has_people``: whether any customer has several ids, or attributes of their own.
+    """
 
     version: int
     holdout_secret: bytes
@@ -120,3 +133,5 @@ class Snapshot:
     placements: Mapping[str, PlacementPlan]
     overrides: Mapping[tuple[str, str], str]
     keys: Mapping[str, KeyPlan]
+    origins: frozenset[str]
+    has_people: bool

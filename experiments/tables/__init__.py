@@ -16,18 +16,21 @@ from experiments.tables.definitions import (
     VariantPause,
     Workspace,
 )
-from experiments.tables.journal import Attribution, Decision, Outcome, Response
+from experiments.tables.journal import Alias, Attribution, Customer, Decision, DecisionAlias, Outcome, Response
 from experiments.tables.records import Analysis, ApiKey, Audit, Correction, Lease
 from experiments.tables.tallies import Tally, TallyAge, TallyCovariate, TallyProduct, TallyResponse
 
 __all__ = [
+    "Alias",
     "Allocation",
     "Analysis",
     "ApiKey",
     "Attribution",
     "Audit",
     "Correction",
+    "Customer",
     "Decision",
+    "DecisionAlias",
     "Definition",
     "Experiment",
     "Lease",

@@ -3,7 +3,7 @@
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import BigInteger, CheckConstraint, Float, Index, LargeBinary, String, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Float, Index, LargeBinary, String, Text, false, text
 from sqlmodel import Field, SQLModel
 
 from experiments.column_types import ExactNumber, UtcDateTime, json_type
@@ -14,11 +14,13 @@ class Decision(SQLModel, table=True):
     """The variant chosen for a unit at first contact. ``id``: series number (4 bytes), 12 bytes of the unit's hash.
 
     ``covariate``: the unit's value of its series' covariate then; null where that was missing, or there is none.
+    ``merged``: the person turned out to have an earlier decision with another variant, under another id.
     """
 
     __table_args__ = (
         CheckConstraint("propensity > 0 AND propensity <= 1", name="propensity"),
         Index(None, "customer_id", "decided_at"),
+        Index("ix_decision_merged", "id", sqlite_where=text("merged"), postgresql_where=text("merged")),
         CLUSTERED,
     )
 
@@ -35,6 +37,7 @@ class Decision(SQLModel, table=True):
     late: bool = False
     contradicted: bool = False
     covariate: float | None = Field(default=None, sa_type=Float(53))
+    merged: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
 
 
 class Outcome(SQLModel, table=True):
@@ -87,3 +90,34 @@ class Response(SQLModel, table=True):
     total: Decimal = Field(sa_type=ExactNumber)
     first_at: datetime = Field(sa_type=UtcDateTime)
     denominator: Decimal | None = Field(default=None, sa_type=ExactNumber)
+
+
+class Alias(SQLModel, table=True):
+    """Another id of the person whose ``customer_id`` goes on deciding; ``anonymous_id``: that joined the two."""
+
+    __table_args__ = (CheckConstraint("id <> customer_id", name="other"), CLUSTERED)
+
+    id: str = Field(primary_key=True, sa_type=Text)
+    customer_id: str = Field(sa_type=Text, index=True)
+    anonymous_id: str = Field(sa_type=Text, index=True)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class DecisionAlias(SQLModel, table=True):
+    """A unit (by the id that its decision would have) for which a decision under another id of the person stands."""
+
+    __tablename__ = "decision_alias"
+    __table_args__ = (CLUSTERED,)
+
+    id: bytes = Field(primary_key=True, sa_type=LargeBinary)
+    decision_id: bytes = Field(sa_type=LargeBinary)
+
+
+class Customer(SQLModel, table=True):
+    """Declared attributes that were reported of a customer, as JSON."""
+
+    __table_args__ = (CLUSTERED,)
+
+    id: str = Field(primary_key=True, sa_type=Text)
+    attributes: Json = Field(sa_type=json_type())
+    updated_at: datetime = Field(sa_type=UtcDateTime)

@@ -10,7 +10,10 @@ from experiments.tables.constraints import AUTO, Json, one_of
 
 
 class ApiKey(SQLModel, table=True):
-    """A key of the HTTP doors; only the SHA-256 of its secret is kept."""
+    """A key of the HTTP doors; only the SHA-256 of its secret is kept.
+
+    A publishable one has ``origins`` (of the pages that may use it) and the ``events`` that they may report.
+    """
 
     __tablename__ = "api_key"
 
@@ -18,6 +21,8 @@ class ApiKey(SQLModel, table=True):
     name: str = Field(sa_type=String)
     secret_hash: bytes = Field(sa_type=LargeBinary)
     scopes: Json = Field(sa_type=json_type())
+    origins: Json = Field(default=None, nullable=True, sa_type=json_type())
+    events: Json = Field(default=None, nullable=True, sa_type=json_type())
     created_at: datetime = Field(sa_type=UtcDateTime)
     expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

@@ -9,7 +9,7 @@ from alembic import op
 from experiments.column_types import json_type
 
 revision = "0009"
-down_revision = "0002"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 

@@ -63,6 +63,7 @@ def _answer(strata: Strata, *, higher_is_better: bool = True) -> dict[str, Any]:
         first_hour=np.zeros(N_SEGMENTS),
         last_hour=np.full(N_SEGMENTS, 24.0 * N_DAYS - 1.0),
         n_lacking=0.0,
+        n_merged=0,
         monthly_units=36_000.0,
         weights=weights,
         net=None,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
 from experiments.catalog.variants import retire_variant
 from experiments.database import bump_snapshot, database_now
@@ -153,7 +153,7 @@ def test_winners_are_not_written_without_the_lease_nor_twice_nor_over_weights_th
     assert write_winners(session, KEY, found=_found(session), lease=lease)
     assert not write_winners(session, KEY, found=found, lease=lease)
     assert find_winners(session, KEY) is None
-    rows = session.exec(select(Allocation).where(Allocation.series == number).order_by(Allocation.version)).all()
+    rows = session.exec(select(Allocation).where(Allocation.series == number).order_by(col(Allocation.version))).all()
     assert [(row.version, row.reason) for row in rows] == [(1, "start"), (2, "test"), (3, "send_plan_winner")]
     assert rows[-1].weights == {"a": 0.0, "b": 1.0}
 
