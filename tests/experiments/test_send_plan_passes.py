@@ -64,7 +64,7 @@ class _AttendedSend(_Send):
         if not self.slept:
             click(self.worker, [one for one in self.outputs[0] if one.source == "experiment" and one.variant == "b"])
             learn(self.worker)
-        super().sleep(seconds)
+        self.slept.append(seconds)
         let_pass(self.worker, hours=seconds / 3_600)
         learn(self.worker)
 
