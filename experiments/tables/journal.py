@@ -68,6 +68,7 @@ class Outcome(SQLModel, table=True):
     retry_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     n_duplicates: int = 0
     excluded_by: int | None = Field(default=None, sa_type=BigInteger)
+    placement: str | None = Field(default=None, sa_type=String)
 
 
 class Attribution(SQLModel, table=True):

@@ -18,6 +18,7 @@ def upgrade() -> None:
     """Add; nothing that is there changes."""
     op.add_column("api_key", sa.Column("origins", json_type(), nullable=True))
     op.add_column("api_key", sa.Column("events", json_type(), nullable=True))
+    op.add_column("outcome", sa.Column("placement", sa.String(), nullable=True))
     _create_customers()
 
 

@@ -1,8 +1,12 @@
 """Send plans at the doors: what may be said, and what those who wait are answered."""
 
+import csv
+import io
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import polars as pl
 import pytest
 
 from experiments.catalog import lifecycle
@@ -160,3 +164,20 @@ def test_a_send_with_its_winner_takes_no_variant_and_is_not_promoted(sending: Cl
     assert_problem(added, 409, "send_plan_decided")
     promoted = sending.post("/v1/experiments/send/promote", {"segments": {"everyone": "a"}, "reason": "it won"})
     assert pointers(assert_problem(promoted, 409, "promotion_refused")) == {"/force"}
+
+
+def test_a_list_as_a_table_says_until_when_its_rows_wait(sending: Client) -> None:
+    data = "customer_id\n" + "".join(f"c{i}\n" for i in range(100))
+    door = "/v1/decisions/batch?placement=welcome"
+    as_csv = {"Content-Type": "text/csv", "Accept": "text/csv"}
+    rows = list(csv.DictReader(io.StringIO(sending.post(door, data=data, headers=as_csv).text)))[:100]
+    assert {row["source"] for row in rows} == {"experiment", "waiting"}
+    for row in rows:
+        assert (row["decide_after"] != "") == (row["source"] == "waiting")
+        assert not row["decide_after"] or datetime.fromisoformat(row["decide_after"]) > datetime.now(UTC)
+    as_parquet = {"Content-Type": "text/csv", "Accept": "application/vnd.apache.parquet"}
+    with closing(sending.post(door, data=data, headers=as_parquet)) as answer:
+        frame = pl.read_parquet(io.BytesIO(answer.data))
+    waits = frame.filter(pl.col("source") == "waiting")
+    assert waits["decide_after"].null_count() == 0
+    assert waits.height == sum(row["source"] == "waiting" for row in rows)
