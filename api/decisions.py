@@ -205,7 +205,8 @@ def _wants_text(given: str) -> bool:
 
 def _as_text(decided: Decided, field: str | None) -> Response:
     """One member of the content, as it goes into the message; nothing if nothing is to be sent."""
-    text = _text(decided.content, field) if decided.deliver else ""
+    shows = decided.deliver or decided.decide_after is not None  # a tool that asks for text sends now, come what may
+    text = _text(decided.content, field) if shows else ""
     answer = Response(text, content_type="text/plain; charset=utf-8")
     answer.headers["X-Decision-Id"] = decided.decision_id or ""
     answer.headers["X-Variant"] = decided.variant

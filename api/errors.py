@@ -17,6 +17,7 @@ from experiments import errors as domain
 from experiments.analyses import errors as of_analyses
 from experiments.errors import ExperimentsError, FieldError
 from experiments.lists import errors as of_lists
+from experiments.send_plans.errors import SendPlanDecided, WinnerOverdue
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +33,8 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     of_analyses.TooFewSegments: 422,
     of_analyses.TooManyAnalyses: 429,
     of_analyses.TooManySegments: 422,
+    SendPlanDecided: 409,
+    WinnerOverdue: 503,
     domain.ResultsImpossible: 500,
     domain.CorrectionNotFound: 404,
     domain.CorrectionReverted: 409,

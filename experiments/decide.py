@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
 
@@ -32,7 +33,10 @@ Write = Callable[[str, Sequence[Any]], Sequence[Any] | None]  # kind and rows; a
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """An answer. ``recorded``: the decision is durable; only then may a website count on it."""
+    """An answer. ``recorded``: the decision is durable; only then may a website count on it.
+
+    ``decide_after``: of one that waits for the winner of a send plan, when to ask again.
+    """
 
     decision_id: str | None
     placement: str
@@ -47,6 +51,7 @@ class Decided:
     propensity: float
     allocation_version: int | None
     recorded: bool
+    decide_after: datetime | None = None
 
 
 class Decider:
@@ -298,7 +303,7 @@ class Decider:
 
 def _answer(choice: Choice, known: Mapping[bytes, Stored]) -> Decided:
     """Answer with what is stored for the unit; where nothing durable is known, with what was chosen."""
-    row = choice.rows[0] if choice.rows else None
+    row = choice.rows[0] if choice.rows and choice.decide_after is None else None
     stored = None
     if row is not None:
         stored = known.get(row.id, Stored(row.segment, row.variant, row.allocation_version, row.propensity))
@@ -317,7 +322,8 @@ def _answer(choice: Choice, known: Mapping[bytes, Stored]) -> Decided:
         reason=reason,
         propensity=stored.propensity if stored else 1.0,
         allocation_version=stored.allocation_version if stored else None,
-        recorded=bool(choice.rows) and all(one.id in known for one in choice.rows),
+        recorded=row is not None and all(one.id in known for one in choice.rows),
+        decide_after=None if choice.decide_after is None else datetime.fromtimestamp(choice.decide_after, UTC),
     )
 
 
@@ -345,7 +351,8 @@ def _rendered(choice: Choice, variant: VariantPlan, *, reason: str) -> tuple[Any
     try:
         return variant.content.render(choice.asked.typed), variant.deliver, reason
     except TemplateFailed:
-        return _default_content(default, choice.asked), default.deliver, "template_failed"
+        deliver = default.deliver and choice.decide_after is None
+        return _default_content(default, choice.asked), deliver, "template_failed"
 
 
 def _default_content(default: VariantPlan, asked: Asked) -> Any:

@@ -28,6 +28,7 @@ _ANSWER: Final[Columns] = {
     "propensity": "number",
     "allocation_version": "whole",
     "recorded": "flag",
+    "decide_after": "time",
 }
 _ERROR: Final[Columns] = {"error_code": "text", "error_detail": "text"}
 _MEMBERS: Final = (*_ANSWER, "experiment", "content")
