@@ -308,7 +308,8 @@ class ExperimentDefinition(_Definition):
 
     ``burn_in`` is units per variant over all segments; ``floor`` the least weight of any variant, ``control_share`` of
     the control; after ``half_life_hours`` a unit counts half; ``smallest_effect`` (relative) is the least worth having;
-    ``covariate`` narrows intervals; ``weights`` are for the method ``fixed`` (absent: equal).
+    ``covariate`` narrows intervals; ``weights`` are for the method ``fixed`` (absent: equal). ``exposure``: the event
+    that says that a unit met its variant (shown, delivered); then units count, and windows start, only there.
     """
 
     placement: Key
@@ -325,6 +326,7 @@ class ExperimentDefinition(_Definition):
     gates: Gates = Gates()
     smallest_effect: Annotated[float, Field(gt=0, le=10)] | None = None
     covariate: Covariate | None = None
+    exposure: Event | None = None
     weights: dict[Key, Share] | None = None
     variants: Annotated[tuple[VariantDefinition, ...], Field(strict=False), AfterValidator(_variants)]
     description: Description | None = None

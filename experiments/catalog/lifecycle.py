@@ -183,6 +183,7 @@ def _new_series(session: Session, key: str, *, definition: ExperimentDefinition,
         segments=list(definition.segments or segment_keys(segmentation)),
         metrics=[metric.to_json() for metric in metrics],
         covariate=None if definition.covariate is None else definition.covariate.model_dump(mode="json"),
+        exposure=definition.exposure,
         opens_at=opens_at,
         created_at=database_now(session),
     )

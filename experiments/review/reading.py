@@ -282,9 +282,14 @@ def _current(weights: Weights, segments: Sequence[str]) -> dict[str, Mapping[str
 
 
 def _decided_by(tallies: Tallies, series: Series) -> Floats:
-    """When all units of each row had been decided, as far as is known: at the end of its hour, or of the series."""
+    """When all units of each row had been decided, as far as is known: at the end of its hour, or of the series.
+
+    Units may still meet their variants after their series has closed.
+    """
     hour_ends = (tallies.hour + 1).astype(np.float64) * _HOUR
-    return hour_ends if series.closes_at is None else np.minimum(hour_ends, series.closes_at.timestamp())
+    if series.closes_at is None or series.exposure is not None:
+        return hour_ends
+    return np.minimum(hour_ends, series.closes_at.timestamp())
 
 
 def _hours(tallies: Tallies, matured: Flags) -> dict[str, Floats]:

@@ -241,6 +241,7 @@ def _series_plan(
         control=next(variant.key for variant in variants if variant.is_control),
         covariate=PinnedCovariate.from_json(row.covariate),
         paused=paused,
+        has_exposure=row.exposure is not None,
     )
 
 

@@ -26,7 +26,8 @@ class VariantPlan:
 class SeriesPlan:
     """A series ready to decide. Times are seconds since 1970 on the database's clock.
 
-    ``paused``: segments and variants whose units get the control instead.
+    ``paused``: segments and variants whose units get the control instead. ``has_exposure``: units count only once they
+    are reported to have met their variant.
     """
 
     number: int
@@ -46,6 +47,7 @@ class SeriesPlan:
     control: str
     covariate: PinnedCovariate | None = None
     paused: frozenset[tuple[str, str]] = frozenset()
+    has_exposure: bool = False
 
     def is_open(self, segment: str, now: float) -> bool:
         """Whether the series decides for a segment at a moment."""
