@@ -24,6 +24,7 @@ from api import (
     plans,
     reviews,
     system,
+    tracking,
 )
 from api import experiments as experiment_doors
 from api.cors import open_to_browsers
@@ -53,6 +54,7 @@ RESOURCES: Final = (
     reviews.doors,
     analyses.doors,
     exports.doors,
+    tracking.doors,
     browser.doors,
     system.doors,
 )
@@ -63,6 +65,9 @@ _QUIET: Final = {  # with log_level debug only, when all is well
     "/v1/outcomes",
     "/ofrep/v1/evaluate/flags",
     "/ofrep/v1/evaluate/flags/<path:key>",
+    "/v1/batch",
+    "/v1/track",
+    "/v1/t",
     "/healthz",
     "/readyz",
     "/metrics",

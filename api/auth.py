@@ -13,16 +13,20 @@ from experiments.input.checks import MAX_ERRORS, pointer_to
 from experiments.snapshot.plans import KeyPlan
 
 
-def authorise(scope: str, *, for_browsers: bool = False) -> KeyPlan:
+def authorise(scope: str, *, for_browsers: bool = False, also: str | None = None) -> KeyPlan:
     """The key of the current request, if it may do what needs ``scope``; ``admin`` may do all.
 
+    Args:
+        scope: What the key must have.
+        for_browsers: Whether publishable keys may do it.
+        also: What may be a key as well, beside those in headers.
     Raises:
         Unauthenticated: No key, or none that works (any more).
         MissingScope: A key without the scope, or a publishable one at a door that is not ``for_browsers``.
         WrongOrigin: A publishable key from elsewhere than a page of its origins.
     """
     request = current_request()
-    key = _known(list(_presented(request.environ)))
+    key = _known([*_presented(request.environ), *([] if also is None else [also])])
     if not allows(key, scope):
         raise MissingScope(scope)
     if key.origins is not None:

@@ -12,6 +12,7 @@ from api.auth import check_public
 from api.doors import Doors
 from api.errors import FieldMissing, MissingParameter
 from api.identity import read_ids
+from api.lists import LIST_TYPES, decide_json, decide_list, sent_form, wanted_form
 from api.metrics import count_decisions
 from api.reading import query_parameters, read_body
 from api.requests import current_request
@@ -147,11 +148,38 @@ def fetch(key: str) -> Response:
     return _uncached(json_answer(asdict(decided) | {"value": _member(decided.content, field)}))
 
 
-@doors.open("POST", "/v1/decisions/batch", scope="decide", takes=BatchIn, gives=BatchDecisions)
+class ListQuery(BaseModel):
+    """What is said of a list beside it: ``map.<field>=<column>``, and fields that are the same in all rows."""
+
+    placement: str | None = None
+    occasion_id: str | None = None
+    format: Literal["json", "ndjson", "csv", "parquet"] | None = None
+
+
+@doors.open(
+    "POST",
+    "/v1/decisions/batch",
+    scope="decide",
+    takes=BatchIn,
+    takes_files=LIST_TYPES,
+    query=ListQuery,
+    gives=BatchDecisions,
+    gives_files=LIST_TYPES,
+)
 def decide_batch() -> Response:
-    """Decide for at most 10,000 customers, durably; a bad item has its error in its place and harms no other."""
+    """Decide for a list of customers, durably; a bad row has its error in its place and harms no other.
+
+    JSON holds at most 10,000 items. CSV, NDJSON and Parquet hold any number: the placement is said in the query, the
+    answer has the list's columns and order, and ends with a summary.
+    """
+    form = sent_form()
+    if form is not None:
+        return decide_list(form)
     worker = current_worker()
     body = read_body(BatchIn, max_bytes=worker.config.max_batch_bytes)
+    wanted = wanted_form("json")
+    if wanted != "json":
+        return decide_json(body.items, placement=body.placement, form=wanted)
     decisions = decide_items(worker.decider, body.items, placement=body.placement)
     count_decisions([one for one in decisions if isinstance(one, Decided)])
     return json_answer(BatchDecisions(decisions))

@@ -21,8 +21,8 @@ Scope = Literal["decide", "record", "analyse", "admin"]
 class Door:
     """One method of one path. ``scope`` is what a key must have; None needs no key.
 
-    ``takes`` and ``gives`` are types of the bodies, ``gives_files``: media types beside
-    JSON; ``is_change``: If-Match is honoured; ``for_browsers``: publishable keys may use it, from other origins.
+    ``takes`` and ``gives`` are types of the bodies, ``takes_files`` and ``gives_files`` media types beside JSON;
+    ``is_change``: If-Match is honoured; ``for_browsers``: publishable keys may use it, from other origins.
     """
 
     method: Method
@@ -37,6 +37,7 @@ class Door:
     statuses: tuple[int, ...] = (200,)
     gives_text: bool = False
     gives_files: tuple[str, ...] = ()
+    takes_files: tuple[str, ...] = ()
     is_change: bool = False
     for_browsers: bool = False
 

@@ -49,6 +49,7 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     domain.JournalBusy: 503,
     domain.KeyNotFound: 404,
     domain.LeaseLost: 500,
+    domain.ListUnreadable: 422,
     domain.MetricNotMeasured: 404,
     domain.NothingBefore: 409,
     domain.OutcomesMoved: 500,

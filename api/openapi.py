@@ -80,7 +80,9 @@ def _operation(door: Door, schemas: Schemas, *, tag: str) -> dict[str, Any]:
     }
     if door.takes is not None:
         schema = _schema(door.takes, schemas, mode="validation")
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        content = {"application/json": {"schema": schema}}
+        content |= {kind: {"schema": _file(kind)} for kind in door.takes_files}
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 
@@ -91,8 +93,12 @@ def _answer(door: Door, schemas: Schemas) -> dict[str, Any]:
     if door.gives_text:
         content["text/plain"] = {"schema": {"type": "string"}}
     for kind in door.gives_files:
-        content[kind] = {"schema": {"type": "string"} | ({} if kind.startswith("text/") else {"format": "binary"})}
+        content[kind] = {"schema": _file(kind)}
     return {"description": "The answer.", "content": content}
+
+
+def _file(kind: str) -> dict[str, str]:
+    return {"type": "string"} | ({} if kind.startswith("text/") else {"format": "binary"})
 
 
 def _parameters(door: Door) -> list[dict[str, Any]]:

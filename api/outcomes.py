@@ -10,11 +10,13 @@ from api.answers import json_answer
 from api.auth import actor, events_allowed
 from api.doors import Doors
 from api.errors import InvalidJson
+from api.lists import LIST_TYPES, record_list, sent_form
 from api.metrics import count_outcomes
 from api.reading import parse_json, read_data
 from api.state import current_worker
 from experiments.errors import FieldError, InvalidInput
 from experiments.input.checks import pointer_to
+from experiments.lists.recording import RecordedList
 from experiments.record import MAX_OUTCOMES, OutcomeReport, Recorded
 
 doors = Doors("outcomes")
@@ -26,10 +28,27 @@ class OutcomesIn(BaseModel):
     outcomes: list[OutcomeReport]
 
 
-@doors.open("POST", "/v1/outcomes", scope="record", takes=OutcomeReport | OutcomesIn, gives=Recorded, for_browsers=True)
+@doors.open(
+    "POST",
+    "/v1/outcomes",
+    scope="record",
+    takes=OutcomeReport | OutcomesIn,
+    takes_files=LIST_TYPES,
+    gives=Recorded | RecordedList,
+    for_browsers=True,
+)
 def record() -> Response:
-    """Report one outcome, or up to 2,000 as ``outcomes``; durable when answered, a bad one harms no other."""
+    """Report one outcome, or up to 2,000 as ``outcomes``; durable when answered, a bad one harms no other.
+
+    A list (CSV, NDJSON, Parquet) may be of any length; ``map.<field>=<column>`` says which column is what, and fields
+    that are the same in all rows are said in the query.
+    """
     worker = current_worker()
+    form = sent_form()
+    if form is not None and events_allowed() is None:
+        listed = record_list(form, source=actor())
+        count_outcomes(listed.statuses | {"duplicate": listed.duplicates, "rejected": listed.n_rejected})
+        return json_answer(listed)
     items = _items(_read(read_data(max_bytes=worker.config.max_batch_bytes)))
     recorded = worker.recorder.record(items, source=actor(), events=events_allowed())
     count_outcomes(recorded.statuses | {"duplicate": recorded.duplicates, "rejected": len(recorded.rejected)})

@@ -1,10 +1,12 @@
 """Reading what a request says: JSON bodies and query parameters, as checked models."""
 
+import zlib
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import unquote, unquote_to_bytes
 
 import orjson
 from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.errors import InvalidJson, UnsupportedMediaType
 from api.requests import current_request
@@ -35,6 +37,34 @@ def read_data(*, max_bytes: int | None = None) -> bytes:
     if max_bytes is not None:
         request.max_content_length = max_bytes
     return request.get_data(cache=False)
+
+
+def read_any(*, max_bytes: int) -> bytes:
+    """The body of the request, whatever it says that it is, and gzip undone: for clients that can't be told.
+
+    Raises:
+        UnsupportedMediaType: It is compressed in another way.
+        InvalidJson: It says that it is gzip, and isn't.
+        RequestEntityTooLarge: It is longer than ``max_bytes``, or would be.
+    """
+    request = current_request()
+    request.max_content_length = max_bytes
+    data = request.get_data(cache=False)
+    encoding = request.environ.get("HTTP_CONTENT_ENCODING", "identity")
+    if encoding == "identity":
+        return data
+    if encoding != "gzip":
+        raise UnsupportedMediaType(f"Send the body as it is or as gzip, not as {encoding[:100]!r}.")
+    inflating = zlib.decompressobj(wbits=31)
+    try:
+        inflated = inflating.decompress(data, max_bytes + 1)
+    except zlib.error:
+        raise InvalidJson("The body is no gzip.") from None
+    if len(inflated) > max_bytes:
+        raise RequestEntityTooLarge(f"The body has more than {max_bytes} bytes when it is inflated.")
+    if not inflating.eof:
+        raise InvalidJson("The body's gzip is cut short.")
+    return inflated
 
 
 def read_json(*, max_bytes: int | None = None, or_nothing: bool = False) -> Any:  # JSON

@@ -36,6 +36,9 @@ class Config(BaseSettings):
     max_batch_bytes: Annotated[int, Field(ge=1_000, description="Largest body of a list of decisions or outcomes.")] = (
         10_000_000
     )
+    max_list_bytes: Annotated[
+        int, Field(ge=1_000, description="Largest list (CSV, NDJSON, Parquet), as sent and when inflated.")
+    ] = 1_000_000_000
 
 
 def read_config(**flags: Any) -> Config:  # whatever the flags hold; checked here

@@ -71,11 +71,15 @@ class Decider:
         attributes: Mapping[str, object] | None = None,
         preview: str | bool | None = None,
         text: bool = False,
+        is_strict: bool | None = None,
     ) -> Asked:
-        """Type a request's attributes by their declaration; what came as ``text`` and doesn't fit is left out.
+        """Type a request's attributes by their declaration.
+
+        What doesn't fit is refused, unless it came as ``text`` (from an address): then it is left out, if the caller
+        is not ``is_strict``.
 
         Raises:
-            InvalidInput: Attributes (not text) of another type than declared.
+            InvalidInput: Attributes of another type than declared.
         """
         snapshot = self._snapshots.current
         if snapshot is not None and snapshot.has_people:
@@ -85,7 +89,7 @@ class Decider:
         if not attributes:
             return asked
         coerced = coerce(attributes, self._snapshot().attributes, text=text)
-        if coerced.invalid and not text:
+        if coerced.invalid and (is_strict or (is_strict is None and not text)):
             raise InvalidInput([field._replace(pointer=f"/attributes{field.pointer}") for field in coerced.invalid])
         if asked.typed:
             return replace(asked, typed={**asked.typed, **coerced.typed}, stored={**asked.stored, **coerced.stored})

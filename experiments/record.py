@@ -31,6 +31,7 @@ _CUSTOMER = (
 )
 
 
+_PLACEMENT = "Beside a customer: only decisions of this placement count (with occasion_id: of that occasion)."
 _ANONYMOUS = (
     "An id that the customer was known by before. Beside customer_id it joins the two; alone it is whose outcome it is."
 )
@@ -46,6 +47,7 @@ class OutcomeReport(BaseModel):
     customer_id: Annotated[str | None, Field(description=_CUSTOMER)] = None
     anonymous_id: Annotated[str | None, Field(description=_ANONYMOUS)] = None
     occasion_id: str | None = None
+    placement: Annotated[str | None, Field(max_length=128, description=_PLACEMENT)] = None
     event: Annotated[str, Field(min_length=1, max_length=128)]
     value: Annotated[float, Field(ge=-MAX_VALUE, le=MAX_VALUE)] | None = None
     occurred_at: str | None = None
@@ -136,7 +138,7 @@ def read_outcome(item: object, *, source: str, now: datetime) -> OutcomeRow:
         InvalidInput: With all that is wrong.
     """
     report = parse(OutcomeReport, item)
-    for name in ("outcome_id", "customer_id", "anonymous_id", "occasion_id", "event"):
+    for name in ("outcome_id", "customer_id", "anonymous_id", "occasion_id", "placement", "event"):
         if (value := getattr(report, name)) is not None:
             check_id(value, f"/{name}")
     occurred_at = now if report.occurred_at is None else _moment(report.occurred_at)
@@ -147,6 +149,7 @@ def read_outcome(item: object, *, source: str, now: datetime) -> OutcomeRow:
         decision_id=None if report.decision_id is None else bytes.fromhex(report.decision_id),
         customer_id=report.anonymous_id if report.customer_id is None else report.customer_id,
         occasion_id=report.occasion_id,
+        placement=report.placement,
         event=report.event,
         value=None if report.value is None else Decimal(str(report.value)),
         occurred_at=occurred_at,

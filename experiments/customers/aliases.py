@@ -4,6 +4,8 @@ An anonymous id is a customer's id that was used before it was known whose it is
 with the earlier decision goes on deciding (hash and holdout follow it), the other becomes its alias. A unit that only
 the other had a decision for is *stood for* by that decision. Where both had one with different variants, the later is
 marked ``merged``: it keeps its place in the tallies, and results say how many there are.
+
+An anonymous id belongs to the first customer that it was joined with: a second one uses the same device.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -36,7 +38,7 @@ class Link:
 
 
 def write_links(connection: Connection, links: Sequence[Link]) -> list[str]:
-    """Join ids; returns the id that goes on for each link. Joining again changes nothing."""
+    """Join ids; returns the id that goes on for each link's customer. Joining again changes nothing."""
     if connection.dialect.name == "postgresql":  # SQLite's writer is alone
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     return [_join(connection, link) for link in links]
@@ -61,14 +63,14 @@ def _join(connection: Connection, link: Link) -> str:
     known = canonical_ids(connection, {link.anonymous_id, link.customer_id})
     one = known.get(link.anonymous_id, link.anonymous_id)
     other = known.get(link.customer_id, link.customer_id)
-    if one == other:
-        return one
+    if one == other or _is_taken(connection, link.anonymous_id):
+        return other
     names = persons_of(connection, {one, other})
     people = {id_: {id_, *(name for name, whose in names.items() if whose == id_)} for id_ in (one, other)}
     made = {id_: _decisions(connection, people[id_]) for id_ in people}
     first = {id_: min((row.decided_at for row in rows), default=None) for id_, rows in made.items()}
     kept, gone = (one, other) if _is_earlier(first[one], first[other]) else (other, one)
-    _rename(connection, kept, gone=gone)
+    _rename(connection, kept, gone=gone, anonymous_id=link.anonymous_id)
     _reconcile(connection, kept, ours=made[kept], theirs=made[gone])
     join_traits(connection, kept, gone=gone)
     return kept
@@ -78,10 +80,15 @@ def _is_earlier(one: datetime | None, other: datetime | None) -> bool:
     return one is not None and (other is None or one < other)
 
 
-def _rename(connection: Connection, kept: str, *, gone: str) -> None:
+def _is_taken(connection: Connection, anonymous_id: str) -> bool:
+    query = select(_alias.c.id).where(_alias.c.anonymous_id == anonymous_id).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def _rename(connection: Connection, kept: str, *, gone: str, anonymous_id: str) -> None:
     is_first = connection.execute(select(_alias.c.id).limit(1)).first() is None
     connection.execute(update(_alias).where(_alias.c.customer_id == gone).values(customer_id=kept))
-    row = {"id": gone, "customer_id": kept, "created_at": database_now(connection)}
+    row = {"id": gone, "customer_id": kept, "anonymous_id": anonymous_id, "created_at": database_now(connection)}
     connection.execute(_alias.insert().values(**row))
     if is_first:  # every worker must learn that there are aliases at all
         connection.execute(update(_workspace).values(snapshot_version=_workspace.c.snapshot_version + 1))

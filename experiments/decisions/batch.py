@@ -62,7 +62,7 @@ def decide_items(decider: Decider, items: Sequence[object], *, placement: str) -
         except InvalidInput as error:
             answers[index] = _failed(index, error)
     for start in range(0, len(good), SLICE):
-        answers |= _decide_slice(decider, good[start : start + SLICE], placement=placement)
+        answers |= decide_slice(decider, good[start : start + SLICE], placement=placement)
     return [answers[index] for index in range(len(items))]
 
 
@@ -74,18 +74,18 @@ def _ask(decider: Decider, item: object) -> Asked:
     return decider.ask(asked.customer_id, occasion_id=asked.occasion_id, attributes=asked.attributes)
 
 
-def _decide_slice(
+def decide_slice(
     decider: Decider, items: Sequence[tuple[int, Asked]], *, placement: str
 ) -> dict[int, Decided | Failed]:
-    """Decide for a slice; where the database refuses a row, halve until that one stands alone."""
+    """Decide for a slice, by index; where the database refuses a row, halve until that one stands alone."""
     try:
         decided = decider.decide_list([asked for _, asked in items], placement)
     except RowRefused as error:
         if len(items) == 1:
             return {items[0][0]: _failed(items[0][0], error)}
         middle = len(items) // 2
-        first = _decide_slice(decider, items[:middle], placement=placement)
-        return first | _decide_slice(decider, items[middle:], placement=placement)
+        first = decide_slice(decider, items[:middle], placement=placement)
+        return first | decide_slice(decider, items[middle:], placement=placement)
     return {index: one for (index, _), one in zip(items, decided, strict=True)}
 
 

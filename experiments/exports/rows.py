@@ -52,6 +52,7 @@ OUTCOME_COLUMNS: Final[Columns] = {
     "status": "text",
     "n_duplicates": "whole",
     "excluded_by": "whole",
+    "placement": "text",
 }
 _PLAIN_DECISION: Final = tuple(DECISION_COLUMNS)[5:]
 _PLAIN_OUTCOME: Final = tuple(OUTCOME_COLUMNS)[1:]

@@ -26,7 +26,10 @@ REACH = EXPOSURE_REACH + MAX_WINDOW  # an outcome later than that counts for no 
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRow:
-    """An outcome as reported; ``customer_id`` or ``decision_id`` is given. ``value`` in the metric's unit."""
+    """An outcome as reported; ``customer_id`` or ``decision_id`` is given. ``value`` in the metric's unit.
+
+    ``placement``: by customer, only decisions of this one count; None: of any.
+    """
 
     id: bytes
     source: str
@@ -39,6 +42,7 @@ class OutcomeRow:
     occurred_at: datetime
     received_at: datetime
     is_future: bool = False
+    placement: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +175,16 @@ def _decisions(
     metrics: Mapping[int, SeriesMetrics],
 ) -> list[DecisionRef]:
     if outcome.decision_id is None:
-        return _latest_per_series(by_customer.get(outcome.customer_id or "", ()), outcome, skew=timedelta(0))
+        theirs = by_customer.get(outcome.customer_id or "", [])
+        if outcome.placement is not None:
+            theirs = [ref for ref in theirs if metrics[series_of(ref.id)].placement == outcome.placement]
+        return _latest_per_series(theirs, outcome, skew=timedelta(0))
     decision = named.get(outcome.decision_id)
     if decision is None:
         return []
     placement = metrics[series_of(decision.id)].placement
-    theirs = _latest_per_series(by_customer.get(decision.customer_id, ()), outcome, skew=CLOCK_SKEW)
-    return [decision, *(ref for ref in theirs if _is_programme(ref, metrics, placement=placement) and ref != decision)]
+    others = _latest_per_series(by_customer.get(decision.customer_id, ()), outcome, skew=CLOCK_SKEW)
+    return [decision, *(ref for ref in others if _is_programme(ref, metrics, placement=placement) and ref != decision)]
 
 
 def _is_programme(decision: DecisionRef, metrics: Mapping[int, SeriesMetrics], *, placement: str) -> bool:

@@ -70,6 +70,7 @@ class Outcome(SQLModel, table=True):
     retry_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     n_duplicates: int = 0
     excluded_by: int | None = Field(default=None, sa_type=BigInteger)
+    placement: str | None = Field(default=None, sa_type=String)
 
 
 class Attribution(SQLModel, table=True):
@@ -95,12 +96,13 @@ class Response(SQLModel, table=True):
 
 
 class Alias(SQLModel, table=True):
-    """Another id of the person whose ``customer_id`` goes on deciding."""
+    """Another id of the person whose ``customer_id`` goes on deciding; ``anonymous_id``: that joined the two."""
 
     __table_args__ = (CheckConstraint("id <> customer_id", name="other"), CLUSTERED)
 
     id: str = Field(primary_key=True, sa_type=Text)
     customer_id: str = Field(sa_type=Text, index=True)
+    anonymous_id: str = Field(sa_type=Text, index=True)
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 

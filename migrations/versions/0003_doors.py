@@ -18,6 +18,7 @@ def upgrade() -> None:
     """Add; nothing that is there changes."""
     op.add_column("api_key", sa.Column("origins", json_type(), nullable=True))
     op.add_column("api_key", sa.Column("events", json_type(), nullable=True))
+    op.add_column("outcome", sa.Column("placement", sa.String(), nullable=True))
     _create_customers()
 
 
@@ -34,12 +35,14 @@ def _create_customers() -> None:
         "alias",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("customer_id", sa.Text(), nullable=False),
+        sa.Column("anonymous_id", sa.Text(), nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_alias")),
         sa.CheckConstraint("id <> customer_id", name=op.f("ck_alias_other")),
         sqlite_with_rowid=False,
     )
     op.create_index(op.f("ix_alias_customer_id"), "alias", ["customer_id"])
+    op.create_index(op.f("ix_alias_anonymous_id"), "alias", ["anonymous_id"])
     op.create_table(
         "decision_alias",
         sa.Column("id", sa.LargeBinary(), nullable=False),

@@ -96,6 +96,14 @@ def test_the_holdout_follows_whoever_was_there_first(running: Client, worker: Wo
     assert source(customer_id=treated) == "holdout"
 
 
+def test_a_device_belongs_to_the_first_customer_who_signs_in(running: Client, worker: Worker) -> None:
+    running.decide("anna", anonymous_id="tablet")
+    running.decide("bert", anonymous_id="tablet")
+    with reading(worker.engine) as session:
+        assert {row.id: row.customer_id for row in session.exec(select(Alias))} == {"tablet": "anna"}
+    assert running.decide("anna")["decision_id"] != running.decide("bert")["decision_id"]
+
+
 def test_joining_again_or_round_about_changes_nothing(running: Client, worker: Worker) -> None:
     running.decide("a")
     for anonymous_id, customer_id in (("a", "b"), ("b", "c"), ("a", "c"), ("c", "a"), ("b", "b"), ("c", "b")):

@@ -3,14 +3,19 @@
 import os
 import shutil
 import subprocess
+import time
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from sqlmodel import select
 
 from experiments.access.keys import Pages, create_key
 from experiments.catalog.definition_store import put_placement
-from experiments.database import transaction
-from tests.clients.conftest import ACTOR, Service
+from experiments.database import reading, transaction
+from experiments.snapshot.holder import POLL_SECONDS
+from experiments.tables import Outcome
+from tests.clients.conftest import ACTOR, PLACEMENT, Service
 
 SCRIPTS = Path(__file__).parent / "node"
 ORIGIN = "https://shop.example"
@@ -53,3 +58,20 @@ def test_the_script_in_a_page(service: Service, node_folder: Path) -> None:
         pages = Pages([ORIGIN], ["click", "shown"])
         _, key = create_key(session, "page", scopes=["decide", "record"], actor=ACTOR, pages=pages)
     _run(node_folder, "page.mjs", URL=service.url, PAGE_KEY=key, ORIGIN=ORIGIN)
+
+
+def test_segments_clients(service: Service, node_folder: Path) -> None:
+    with service.client() as plain:
+        decided = plain.post("/v1/decisions", {"placement": PLACEMENT, "customer_id": "node-page"}).body
+    with transaction(service.engine) as session:
+        _, key = create_key(session, "segment", scopes=["record"], actor=ACTOR, pages=Pages([ORIGIN], ["click"]))
+    time.sleep(POLL_SECONDS * 1.5)
+    variables = {"KEY": service.key, "PAGE_KEY": key, "ORIGIN": ORIGIN, "DECISION": decided["decision_id"]}
+    _run(node_folder, "segment.mjs", URL=service.url, **variables)
+    with reading(service.engine) as session:
+        found = session.exec(select(Outcome).where(Outcome.customer_id == "node-user")).all()
+        clicked = session.exec(
+            select(Outcome).where(Outcome.decision_id == bytes.fromhex(decided["decision_id"]))
+        ).all()
+    assert {(row.event, row.value) for row in found} == {("click", None), ("purchase", Decimal("7.25"))}
+    assert [row.event for row in clicked] == ["click"]

@@ -1,0 +1,74 @@
+"""Recording a list of outcomes of any length, such as an email tool's click report."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any, Final
+
+from experiments.lists.columns import Sources
+from experiments.lists.deciding import patiently
+from experiments.lists.reading import Row
+from experiments.record import OutcomeReport, Recorder, Rejected
+
+FIELDS: Final = tuple(OutcomeReport.model_fields)
+_AT_ONCE: Final = 1_000
+_MAX_TOLD: Final = 1_000  # rejected rows that are named; all are counted
+
+
+@dataclass(slots=True)
+class RecordedList:
+    """What became of a list of outcomes; ``rejected`` names the first 1,000 by their row (from 0 on)."""
+
+    accepted: int = 0
+    duplicates: int = 0
+    n_rejected: int = 0
+    rejected: list[Rejected] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+
+
+def record_rows(
+    recorder: Recorder, rows: Iterator[Row], *, sources: Sources, source: str, events: Collection[str] | None = None
+) -> RecordedList:
+    """Record slice by slice; a bad row harms no other, and sending all again is harmless if rows have an outcome_id.
+
+    Args:
+        recorder: The process's.
+        rows: As read.
+        sources: Where a row's fields come from.
+        source: Who reports.
+        events: As of ``Recorder.record``.
+    Raises:
+        JournalBusy: A slice could not be written for two minutes; what came before is durable.
+        ListUnreadable: The rest can't be read; what came before is durable.
+    """
+    done = RecordedList()
+    while part := list(islice(rows, _AT_ONCE)):
+        good = [row for row in part if row.error is None]
+        items = [_item(row.values, sources) for row in good]
+        recorded = patiently(partial(recorder.record, items, source=source, events=events))
+        done.accepted += recorded.accepted
+        done.duplicates += recorded.duplicates
+        done.statuses.update(recorded.statuses)
+        refused = [Rejected(row.number - 1, "unreadable_row", row.error) for row in part if row.error is not None]
+        refused += [Rejected(good[one.index].number - 1, one.code, one.detail) for one in recorded.rejected]
+        done.n_rejected += len(refused)
+        done.rejected += sorted(refused, key=lambda one: one.index)[: _MAX_TOLD - len(done.rejected)]
+    return done
+
+
+def _item(values: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
+    item = {name: sources.field(values, name) for name in FIELDS}
+    return {name: _typed(name, value) for name, value in item.items() if value is not None}
+
+
+def _typed(name: str, value: Any) -> Any:  # text of CSV, or JSON
+    """Numbers where numbers belong, and ids where Parquet keeps them as numbers."""
+    if name == "value" and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value  # the outcome's own check says what is wrong with it
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number and name != "value" else value

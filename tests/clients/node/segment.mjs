@@ -1,0 +1,43 @@
+// Segment's clients for Node and for pages, unmodified, against the real server.
+import assert from "node:assert/strict";
+import { Analytics } from "@segment/analytics-node";
+import { JSDOM } from "jsdom";
+
+const { URL: host, KEY, PAGE_KEY, ORIGIN } = process.env;
+
+const server = new Analytics({ writeKey: KEY, host, flushAt: 2 });
+const failed = [];
+server.on("error", (error) => failed.push(error));
+server.identify({ userId: "node-user", traits: { plan: "gold" } });
+server.track({ userId: "node-user", event: "click", properties: { page: "home" } });
+server.track({ userId: "node-user", event: "Order Completed", properties: { revenue: 7.25 } });
+await server.closeAndFlush({ timeout: 5000 });
+assert.deepEqual(failed, []);
+
+// A page: its client posts text to one-letter paths, with the key inside.
+const { window } = new JSDOM("<body></body>", { url: `${ORIGIN}/page`, pretendToBeVisual: true });
+for (const name of ["window", "document", "location", "localStorage", "sessionStorage", "history"]) {
+  Object.defineProperty(globalThis, name, { value: name === "window" ? window : window[name], configurable: true });
+}
+Object.defineProperty(globalThis, "navigator", { value: window.navigator, configurable: true });
+const answers = [];
+globalThis.fetch = window.fetch = ((ask) => async (url, options) => {
+  const headers = { ...Object.fromEntries(new Headers(options?.headers)), Origin: ORIGIN };
+  const answer = await ask(url, { ...options, headers });
+  answers.push({ url: String(url), status: answer.status, body: await answer.clone().json().catch(() => null) });
+  return answer;
+})(fetch);
+const { AnalyticsBrowser } = await import("@segment/analytics-next");
+const page = AnalyticsBrowser.load(
+  { writeKey: PAGE_KEY, cdnSettings: { integrations: { "Segment.io": { apiKey: PAGE_KEY } }, plan: {} } },
+  { integrations: { "Segment.io": { apiHost: `${host.replace("http://", "")}/v1`, protocol: "http" } } },
+);
+await page.track("click", { decision_id: process.env.DECISION });
+for (let i = 0; i < 100 && !answers.some((one) => one.url.endsWith("/v1/t")); i += 1) {
+  await new Promise((resolve) => setTimeout(resolve, 50));
+}
+const sent = answers.find((one) => one.url.endsWith("/v1/t"));
+assert.ok(sent, `nothing was sent: ${JSON.stringify(answers)}`);
+assert.equal(sent.status, 200, JSON.stringify(sent));
+assert.equal(sent.body.accepted, 1, JSON.stringify(sent.body));
+process.exit(0);
