@@ -321,8 +321,9 @@ class ExperimentDefinition(_Definition):
 
     ``burn_in`` is units per variant over all segments; ``floor`` the least weight of any variant, ``control_share`` of
     the control; after ``half_life_hours`` a unit counts half; ``smallest_effect`` (relative) is the least worth having;
-    ``covariate`` narrows intervals; ``weights`` are for the method ``fixed`` (absent: equal). With a ``send_plan`` the
-    gate of ``min_days`` is 0 unless said: a send is over in hours.
+    ``covariate`` narrows intervals; ``weights`` are for the method ``fixed`` (absent: equal). ``exposure``: the event
+    that says that a unit met its variant (shown, delivered); then units count, and windows start, only there. With a
+    ``send_plan`` the gate of ``min_days`` is 0 unless said: a send is over in hours.
     """
 
     placement: Key
@@ -339,6 +340,7 @@ class ExperimentDefinition(_Definition):
     gates: Gates = Gates()
     smallest_effect: Annotated[float, Field(gt=0, le=10)] | None = None
     covariate: Covariate | None = None
+    exposure: Event | None = None
     weights: dict[Key, Share] | None = None
     send_plan: SendPlan | None = None
     variants: Annotated[tuple[VariantDefinition, ...], Field(strict=False), AfterValidator(_variants)]

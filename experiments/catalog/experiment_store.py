@@ -65,7 +65,7 @@ def put_experiment(session: Session, key: str, *, payload: object, actor: str, i
     row = session.get(Experiment, key)
     check_version(f"experiment/{key}", if_match, current=None if row is None else row.version)
     body = definition.model_dump(mode="json")
-    if row is not None and audit.canonical(row.body) == audit.canonical(body):
+    if row is not None and _same(row.body, body):
         return Defined("experiment", key, row.version, row.body)
     if row is not None and row.status != "draft":
         raise ExperimentNotDraft(key, status=row.status)
@@ -78,6 +78,12 @@ def put_experiment(session: Session, key: str, *, payload: object, actor: str, i
     detail = {"version": row.version, "body": body}
     audit.record(session, actor=actor, action="put", subject=f"experiment/{key}", detail=detail)
     return Defined("experiment", key, row.version, body, created=row.version == 1)
+
+
+def _same(stored: dict[str, Any], body: dict[str, Any]) -> bool:
+    """Whether a stored definition says the same: it may be from before there were fields that it now has by default."""
+    now = ExperimentDefinition.model_validate(stored).model_dump(mode="json")
+    return audit.canonical(now) == audit.canonical(body)
 
 
 def check_experiment(session: Session, definition: ExperimentDefinition) -> None:

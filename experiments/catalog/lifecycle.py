@@ -185,6 +185,7 @@ def _new_series(session: Session, key: str, *, definition: ExperimentDefinition,
         metrics=[metric.to_json() for metric in metrics],
         covariate=None if definition.covariate is None else definition.covariate.model_dump(mode="json"),
         send_plan=None if (plan := PinnedSendPlan.of(definition.send_plan)) is None else plan.to_json(),
+        exposure=definition.exposure,
         opens_at=opens_at,
         created_at=database_now(session),
     )

@@ -231,6 +231,7 @@ def _spin(
         stale=moment.is_stale,
         has_aliases=asked.has_aliases,
     )
+    row.awaits_exposure = series.has_exposure
     if series.covariate is not None:
         row.covariate, row.of_covariate = series.covariate.of(asked.typed), series.covariate
     return Choice(

@@ -88,7 +88,7 @@ class Changes:
         if unit.first_at is None:
             return
         decision, metric = hit.decision, hit.metric
-        hour, _ = hour_of(decision.decided_at)
+        hour, _ = hour_of(decision.starts_at)
         series = series_of(decision.id)
         key = (series, decision.segment, decision.allocation_version, decision.variant, hour, metric.key)
         value = unit.value(metric)
@@ -97,7 +97,7 @@ class Changes:
             self.products[key].add_unit(
                 value, cap=metric.cap, denominator=unit.denominator, covariate=hit.covariate, sign=sign
             )
-        age = max(0.0, (unit.first_at - decision.decided_at).total_seconds())
+        age = max(0.0, (unit.first_at - decision.starts_at).total_seconds())
         self.ages[series, metric.key, decision.variant, hour // 24, age_bin(age)] += sign
 
 

@@ -252,6 +252,7 @@ def _series_plan(
         covariate=PinnedCovariate.from_json(row.covariate),
         paused=paused,
         send_test=_send_test(row, secret=secret),
+        has_exposure=row.exposure is not None,
     )
 
 

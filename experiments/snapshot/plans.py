@@ -45,6 +45,7 @@ class SeriesPlan:
     """A series ready to decide. Times are seconds since 1970 on the database's clock.
 
     ``paused``: segments and variants whose units get the control instead. ``send_test``: None once there is a winner.
+    ``has_exposure``: units count only once they are reported to have met their variant.
     """
 
     number: int
@@ -65,6 +66,7 @@ class SeriesPlan:
     covariate: PinnedCovariate | None = None
     paused: frozenset[tuple[str, str]] = frozenset()
     send_test: SendTest | None = None
+    has_exposure: bool = False
 
     def is_open(self, segment: str, now: float) -> bool:
         """Whether the series decides for a segment at a moment."""

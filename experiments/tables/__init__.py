@@ -18,7 +18,7 @@ from experiments.tables.definitions import (
 )
 from experiments.tables.journal import Alias, Attribution, Customer, Decision, DecisionAlias, Outcome, Response
 from experiments.tables.records import Analysis, ApiKey, Audit, Correction, Lease
-from experiments.tables.tallies import Tally, TallyAge, TallyCovariate, TallyProduct, TallyResponse
+from experiments.tables.tallies import Tally, TallyAge, TallyCovariate, TallyExposure, TallyProduct, TallyResponse
 
 __all__ = [
     "Alias",
@@ -43,6 +43,7 @@ __all__ = [
     "Tally",
     "TallyAge",
     "TallyCovariate",
+    "TallyExposure",
     "TallyProduct",
     "TallyResponse",
     "VariantPause",
