@@ -32,6 +32,7 @@ from api.cors import open_to_browsers
 from api.doors import register
 from api.errors import handle_errors
 from api.metrics import observe_request
+from api.ofrep import open_to_openfeature
 from api.openapi import describe
 from api.requests import Request, current_request
 from api.state import current_worker, give_worker
@@ -118,6 +119,7 @@ def create_app(config: Config, worker: Worker) -> Flask:
     describe(app, RESOURCES)
     open_to_browsers(app, RESOURCES)
     app.after_request(_finish)
+    open_to_openfeature(app)
     return app
 
 

@@ -44,7 +44,7 @@ def check_public(attributes: Mapping[str, object] | None, *, preview: str | bool
     Raises:
         InvalidInput: Others, by their names.
     """
-    if preview and events_allowed() is not None:
+    if preview and is_from_page():
         raise InvalidInput([FieldError("/preview", "is not for publishable keys")])
     if attributes and (wrong := [name for name in attributes if not is_usable(name)]):
         detail = "is not declared public, so a publishable key can't use it"
@@ -58,6 +58,11 @@ def is_usable(attribute: str) -> bool:
         return True
     definition = None if snapshot is None else snapshot.attributes.get(attribute)
     return definition is not None and definition.public
+
+
+def is_from_page() -> bool:
+    """Whether the current request's key is publishable: everybody can read it."""
+    return events_allowed() is not None
 
 
 def events_allowed() -> frozenset[str] | None:

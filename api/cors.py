@@ -13,7 +13,8 @@ from api.requests import current_request
 from api.state import current_worker
 
 _ALLOWED: Final = (
-    "authorization, content-type, if-none-match, x-api-key, x-request-id, x-retry-count, idempotency-key, traceparent"
+    "authorization, content-type, if-none-match, x-api-key, x-request-id, x-retry-count, idempotency-key, traceparent,"
+    " tracestate"
 )
 _EXPOSED: Final = "ETag, Retry-After, RateLimit, RateLimit-Policy, X-Request-Id"
 _REMEMBERED_SECONDS: Final = "7200"  # browsers keep it no longer

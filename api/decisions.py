@@ -1,6 +1,7 @@
 """The decision doors: which variant? For websites (POST), for email tools (GET), for lists (batch); and why."""
 
 from dataclasses import asdict, dataclass
+from time import perf_counter
 from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
@@ -8,7 +9,7 @@ from flask import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from api.answers import Text, json_answer
-from api.auth import check_public
+from api.auth import check_public, is_from_page
 from api.doors import Doors
 from api.errors import FieldMissing, MissingParameter
 from api.identity import read_ids
@@ -17,7 +18,7 @@ from api.metrics import count_decisions
 from api.reading import query_parameters, read_body
 from api.requests import current_request
 from api.state import current_worker
-from experiments.decide import Decided
+from experiments.decide import EMAIL_SECONDS, Decided
 from experiments.decisions.batch import MAX_ITEMS, Failed, decide_items
 from experiments.errors import FieldError, InvalidInput
 from experiments.input.checks import check_id, shown
@@ -93,7 +94,8 @@ class BatchDecisions:
 class DecisionQuery(BaseModel):
     """What an email tool says in the address; attributes as ``attr.<name>=…``."""
 
-    customer_id: str
+    customer_id: str | None = None
+    anonymous_id: Annotated[str | None, Field(description=_ANONYMOUS)] = None
     occasion_id: str | None = None
     format: Literal["json", "text"] = "json"
     field: str | None = None
@@ -109,7 +111,11 @@ def decide() -> Response:
         check_id(body.occasion_id, "/occasion_id")
     decider = current_worker().decider
     asked = decider.ask(
-        customer_id, occasion_id=body.occasion_id, attributes=body.attributes, preview=body.preview or None
+        customer_id,
+        occasion_id=body.occasion_id,
+        attributes=body.attributes,
+        preview=body.preview or None,
+        public_only=is_from_page(),
     )
     if body.placement is not None:
         (decided,) = decider.decide(asked, [body.placement])
@@ -125,10 +131,13 @@ def fetch(key: str) -> Response:
     """Decide for one recipient at send time; ``recorded`` says whether it is durable. HEAD decides nothing."""
     request = current_request()
     query = query_parameters()
-    customer_id, occasion_id = query.get("customer_id"), query.get("occasion_id") or None
+    anonymous_id, occasion_id = query.get("anonymous_id") or None, query.get("occasion_id") or None
+    customer_id = query.get("customer_id") or anonymous_id
     if not customer_id:
         raise MissingParameter("customer_id must be said: …/decision?customer_id=…")
     check_id(customer_id, "/customer_id")
+    if anonymous_id is not None:
+        check_id(anonymous_id, "/anonymous_id")
     if occasion_id is not None:
         check_id(occasion_id, "/occasion_id")
     as_text = _wants_text(query.get("format", "json"))
@@ -137,8 +146,11 @@ def fetch(key: str) -> Response:
         return _uncached(Response(content_type="text/plain; charset=utf-8" if as_text else "application/json"))
     attributes = {name[5:]: value for name, value in query.items() if name.startswith("attr.")}
     decider = current_worker().decider
+    give_up_at = request.started_at + EMAIL_SECONDS
+    if anonymous_id is not None:
+        decider.join_in_time(anonymous_id, customer_id, seconds=give_up_at - perf_counter())
     asked = decider.ask(customer_id, occasion_id=occasion_id, attributes=attributes, text=True)
-    decided = decider.decide_in_time(asked, key)
+    decided = decider.decide_in_time(asked, key, seconds=give_up_at - perf_counter())
     count_decisions([decided])
     field = query.get("field")
     if as_text:
@@ -193,7 +205,8 @@ def _wants_text(given: str) -> bool:
 
 def _as_text(decided: Decided, field: str | None) -> Response:
     """One member of the content, as it goes into the message; nothing if nothing is to be sent."""
-    text = _text(decided.content, field) if decided.deliver else ""
+    shows = decided.deliver or decided.decide_after is not None  # a tool that asks for text sends now, come what may
+    text = _text(decided.content, field) if shows else ""
     answer = Response(text, content_type="text/plain; charset=utf-8")
     answer.headers["X-Decision-Id"] = decided.decision_id or ""
     answer.headers["X-Variant"] = decided.variant

@@ -16,7 +16,9 @@ from api.requests import current_request
 from experiments import errors as domain
 from experiments.analyses import errors as of_analyses
 from experiments.errors import ExperimentsError, FieldError
+from experiments.lists import errors as of_lists
 from experiments.mail_events import errors as of_mail
+from experiments.send_plans.errors import SendPlanDecided, WinnerOverdue
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +34,8 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     of_analyses.TooFewSegments: 422,
     of_analyses.TooManyAnalyses: 429,
     of_analyses.TooManySegments: 422,
+    SendPlanDecided: 409,
+    WinnerOverdue: 503,
     of_mail.BadSignature: 401,
     of_mail.IntakeNotFound: 404,
     of_mail.StaleSignature: 401,
@@ -54,7 +58,7 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     domain.JournalBusy: 503,
     domain.KeyNotFound: 404,
     domain.LeaseLost: 500,
-    domain.ListUnreadable: 422,
+    of_lists.ListUnreadable: 422,
     domain.MetricNotMeasured: 404,
     domain.NothingBefore: 409,
     domain.OutcomesMoved: 500,

@@ -73,6 +73,7 @@ def experiment_json(state: ExperimentState) -> dict[str, Any]:
         "ended_at": state.ended_at,
         "retired": state.retired,
         "paused": state.paused,
+        "sending": state.sending,
         **state.body,
     }
 

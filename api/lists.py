@@ -6,6 +6,7 @@ A list is read to its end before its answer begins: a client that sends all befo
 import contextlib
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Final, Literal, get_args
 
 import orjson
 from flask import Response
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 from api.errors import MissingParameter, UnsupportedMediaType
 from api.files import CSV, PARQUET, file_answer
@@ -42,6 +43,8 @@ _TYPES: Final = {"csv": f"{CSV}; charset=utf-8", "ndjson": NDJSON, "json": "appl
 _MAP: Final = "map."
 _OF_DECISIONS: Final = frozenset({"placement", "format"})
 _CHUNK: Final = 1 << 18
+_STALLED_SECONDS: Final = 60.0  # between two parts of a list, or of its answer
+_SLOWEST: Final = 10_000.0  # bytes a second
 OutForm = Form | Literal["json"]
 
 
@@ -94,16 +97,30 @@ def _received(folder: Path, form: Form) -> Table:
     if encoding not in get_args(Encoding):
         raise UnsupportedMediaType(f"Send the list as it is, as gzip or as zstd, not as {encoding[:100]!r}.")
     request.max_content_length = max_bytes
-    path, n_bytes = folder / "list", 0
+    path = folder / "list"
     with path.open("wb") as file:
-        while chunk := request.stream.read(_CHUNK):
-            n_bytes += len(chunk)
-            if n_bytes > max_bytes:
-                raise RequestEntityTooLarge
-            file.write(chunk)
+        file.writelines(_chunks(max_bytes))
     if form == "parquet" and encoding != "identity":
         raise UnsupportedMediaType("Parquet is compressed inside; send it without a Content-Encoding.")
     return read_table(path, form, encoding=encoding, max_bytes=max_bytes)  # type: ignore[arg-type]  # checked above
+
+
+def _chunks(max_bytes: int) -> Iterator[bytes]:
+    """The body; a client that stalls, or sends next to nothing, gives its thread back."""
+    request, n_bytes, began = current_request(), 0, time.monotonic()
+    connection = request.environ.get("gunicorn.socket")
+    if connection is not None:  # its next request sets it anew
+        connection.settimeout(_STALLED_SECONDS)
+    try:
+        while chunk := request.stream.read(_CHUNK):
+            yield chunk
+            n_bytes += len(chunk)
+            if n_bytes > max_bytes:
+                raise RequestEntityTooLarge
+            if time.monotonic() - began > _STALLED_SECONDS + n_bytes / _SLOWEST:
+                raise RequestTimeout
+    except TimeoutError:
+        raise RequestTimeout from None
 
 
 def layout(*, beside: frozenset[str] = frozenset()) -> Layout:

@@ -4,34 +4,44 @@ One flag is decided and recorded, as by ``POST /v1/decisions``. All flags at onc
 and units that have a decision get the variant of that.
 """
 
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Mapping
 from hashlib import blake2b
+from http import HTTPStatus
 from typing import Any, Final
 
-from flask import Response
-from flask.typing import ResponseReturnValue
+import orjson
+from flask import Flask, Response
 from pydantic import BaseModel, ConfigDict
 
 from api.answers import json_answer
-from api.auth import is_usable
+from api.auth import is_from_page, is_usable
 from api.doors import Doors
-from api.errors import ApiError, InvalidJson, problem_of
+from api.errors import ApiError
 from api.metrics import count_decisions
 from api.reading import read_json
 from api.requests import current_request
 from api.state import current_worker
 from experiments.decide import Decided, Decider
 from experiments.decisions.choosing import Asked
-from experiments.errors import ExperimentsError, FieldError, InvalidInput, PlacementNotFound
+from experiments.errors import FieldError, InvalidInput
 from experiments.input.checks import check_id, shown
 
 doors = Doors("openfeature")
 
+_FLAGS: Final = "/ofrep/v1/evaluate/flags"
 _KEY: Final = "targetingKey"
 _OCCASION: Final = "occasion_id"
 _NOT_ITSELF: Final = {"template_failed", "snapshot_stale", "snapshot_behind", "occasion_id_missing"}
 _STOPPED: Final = {"variant_paused", "variant_retired"}
+_MISSING: Final = "TARGETING_KEY_MISSING"
+_NOBODY: Final = f"The context must have a {_KEY}: it names the customer."
+_CODES: Final[Mapping[str, str]] = {
+    "placement_not_found": "FLAG_NOT_FOUND",
+    "not_found": "FLAG_NOT_FOUND",
+    "targeting_key_missing": _MISSING,
+    "invalid_json": "PARSE_ERROR",
+    "invalid_input": "INVALID_CONTEXT",
+}
 
 
 class TargetingKeyMissing(ApiError):
@@ -79,53 +89,59 @@ class FlagsOut(BaseModel):
     flags: list[FlagOut | FlagFailedOut]
 
 
-def _in_its_words(view: Callable[..., ResponseReturnValue]) -> Callable[..., ResponseReturnValue]:
-    """Let a view's errors say what OpenFeature's clients look for, beside what a problem says."""
+def open_to_openfeature(app: Flask) -> None:
+    """Let every error below the doors' address say what OpenFeature's clients look for, beside what a problem says."""
+    app.after_request(_in_its_words)
 
-    @wraps(view)
-    def answer(key: str = "") -> ResponseReturnValue:
-        try:
-            return view(key) if key else view()
-        except (ExperimentsError, ApiError) as error:
-            said = {"errorCode": _code_of(error), "errorDetails": str(error)}
-            status = 400 if isinstance(error, InvalidInput) else None
-            return problem_of(error, status=status, more={"key": key} | said if key else said)
 
+def _in_its_words(answer: Response) -> Response:
+    if answer.status_code < HTTPStatus.BAD_REQUEST or not (path := current_request().path).startswith(_FLAGS):
+        return answer
+    problem = orjson.loads(answer.get_data())
+    code, key = _CODES.get(problem["code"], "GENERAL"), path.removeprefix(_FLAGS).strip("/")
+    if code == "INVALID_CONTEXT":
+        answer.status_code = problem["status"] = HTTPStatus.BAD_REQUEST.value
+        problem["title"] = HTTPStatus.BAD_REQUEST.phrase
+    said = {"key": key, "errorCode": code} if key else {"errorCode": code}
+    answer.set_data(orjson.dumps({**said, "errorDetails": problem["detail"], **problem}))
     return answer
 
 
-@doors.open(
-    "POST", "/ofrep/v1/evaluate/flags/<path:key>", scope="decide", takes=EvaluationIn, gives=FlagOut, for_browsers=True
-)
-@_in_its_words
+@doors.open("POST", f"{_FLAGS}/<path:key>", scope="decide", takes=EvaluationIn, gives=FlagOut, for_browsers=True)
 def evaluate(key: str) -> Response:
     """Evaluate one flag: decide for its placement, durably."""
     asked = _ask(current_worker().decider, _context())
     if not asked.customer_id:
-        raise TargetingKeyMissing(f"The context must have a {_KEY}: it names the customer.")
-    (decided,) = current_worker().decider.decide(asked, [key])
+        raise TargetingKeyMissing(_NOBODY)
+    (decided,) = current_worker().decider.decide(asked, [key.removesuffix("/")])
     count_decisions([decided])
     return json_answer(_evaluated(decided, is_recorded=True))
 
 
 @doors.open(
     "POST",
-    "/ofrep/v1/evaluate/flags",
+    _FLAGS,
     scope="decide",
     takes=EvaluationIn,
     gives=FlagsOut,
     statuses=(200, 304),
     for_browsers=True,
 )
-@_in_its_words
 def evaluate_all() -> Response:
-    """Evaluate every flag without recording; the ETag is of the answer, so that what did not change is not sent."""
-    decider = current_worker().decider
-    asked = _ask(decider, _context())
+    """Evaluate every flag without recording; the ETag is of the answer, so that what did not change is not sent.
+
+    A context that can't be used fails the flags that need one, each for itself: were the whole answer an error, a page
+    would go on with the flags of its customer before.
+    """
+    decider, context = current_worker().decider, _context()
+    try:
+        asked, code, details = _ask(decider, context), _MISSING, _NOBODY
+    except InvalidInput as error:
+        asked, code, details = decider.ask(""), "INVALID_CONTEXT", str(error)
     keys = sorted(decider.placements())
-    static = keys if asked.customer_id else [key for key in keys if decider.placement(key).is_static]
-    found = {one.placement: _evaluated(one, is_recorded=False) for one in decider.look(asked, static)}
-    answer = json_answer({"flags": [found.get(key) or _keyless(key) for key in keys]})
+    usable = keys if asked.customer_id else [key for key in keys if decider.placement(key).is_static]
+    found = {one.placement: _evaluated(one, is_recorded=False) for one in decider.look(asked, usable)}
+    answer = json_answer({"flags": [found.get(key) or _failed(key, code=code, details=details) for key in keys]})
     etag = blake2b(answer.get_data(), digest_size=16).hexdigest()
     if current_request().if_none_match.contains_weak(etag):
         answer = Response(status=304)
@@ -136,7 +152,9 @@ def evaluate_all() -> Response:
 
 def _context() -> dict[str, Any]:
     body = read_json()
-    context = body.get("context") if isinstance(body, dict) else None
+    if not isinstance(body, dict):
+        raise InvalidInput([FieldError("", f"must be an object with a context, not {shown(body)}")])
+    context = body.get("context")
     if not isinstance(context, dict):
         raise InvalidInput([FieldError("/context", f"must be an object, not {shown(context)}")])
     return dict(context)
@@ -151,7 +169,9 @@ def _ask(decider: Decider, context: dict[str, Any]) -> Asked:
         check_id(customer_id, f"/context/{_KEY}")
     attributes = {name: value for name, value in context.items() if is_usable(name)}
     try:
-        return decider.ask(customer_id or "", occasion_id=occasion_id, attributes=attributes)
+        return decider.ask(
+            customer_id or "", occasion_id=occasion_id, attributes=attributes, public_only=is_from_page()
+        )
     except InvalidInput as error:
         fields = [field._replace(pointer=field.pointer.replace("/attributes", "/context", 1)) for field in error.fields]
         raise InvalidInput(fields) from None
@@ -201,15 +221,5 @@ def _reason(decided: Decided) -> str:
     return "STATIC" if decided.source == "default" else "SPLIT"
 
 
-def _keyless(key: str) -> dict[str, str]:
-    return {"key": key, "errorCode": "TARGETING_KEY_MISSING", "errorDetails": f"{key} depends on the {_KEY}."}
-
-
-def _code_of(error: ExperimentsError | ApiError) -> str:
-    codes: Sequence[tuple[type[Exception], str]] = (
-        (PlacementNotFound, "FLAG_NOT_FOUND"),
-        (TargetingKeyMissing, "TARGETING_KEY_MISSING"),
-        (InvalidJson, "PARSE_ERROR"),
-        (InvalidInput, "INVALID_CONTEXT"),
-    )
-    return next((code for kind, code in codes if isinstance(error, kind)), "GENERAL")
+def _failed(key: str, *, code: str, details: str) -> dict[str, str]:
+    return {"key": key, "errorCode": code, "errorDetails": details}

@@ -1,6 +1,5 @@
 """The outcome door: what happened?"""
 
-import json
 from typing import Any
 
 from flask import Response
@@ -12,7 +11,7 @@ from api.doors import Doors
 from api.errors import InvalidJson
 from api.lists import LIST_TYPES, record_list, sent_form
 from api.metrics import count_outcomes
-from api.reading import parse_json, read_data
+from api.reading import parse_json, parse_leniently, read_data
 from api.state import current_worker
 from experiments.errors import FieldError, InvalidInput
 from experiments.input.checks import pointer_to
@@ -60,18 +59,10 @@ def _read(data: bytes) -> Any:  # JSON
     try:
         return parse_json(data)
     except InvalidJson:
-        body = _leniently(data)
+        body = parse_leniently(data)
         if not isinstance(body, dict) or not isinstance(body.get("outcomes"), list):
             raise
         return body
-
-
-def _leniently(data: bytes) -> Any:  # JSON, with NaN, infinities and lone surrogates
-    """What the standard library makes of it, whole numbers that are too long as floats; None if nothing."""
-    try:
-        return json.loads(data.decode(), parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits))
-    except (ValueError, RecursionError):
-        return None
 
 
 def _items(body: Any) -> list[object]:  # JSON

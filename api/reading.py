@@ -1,5 +1,6 @@
 """Reading what a request says: JSON bodies and query parameters, as checked models."""
 
+import json
 import zlib
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import unquote, unquote_to_bytes
@@ -87,6 +88,14 @@ def parse_json(data: bytes) -> Any:  # JSON
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise InvalidJson(f"The body is no JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
+
+
+def parse_leniently(data: bytes) -> Any:  # JSON, with NaN, infinities and lone surrogates
+    """What the standard library makes of it, whole numbers that are too long as floats; None if nothing."""
+    try:
+        return json.loads(data.decode(), parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits))
+    except (ValueError, RecursionError):
+        return None
 
 
 def read_body(model: type[Model], *, max_bytes: int | None = None, or_nothing: bool = False) -> Model:

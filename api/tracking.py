@@ -8,13 +8,14 @@ from typing import Any, Final
 from flask import Response
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.answers import json_answer
 from api.auth import actor, authorise, events_allowed
 from api.doors import Doors
-from api.errors import ApiError, problem_of
+from api.errors import ApiError, InvalidJson, problem, problem_of
 from api.metrics import count_outcomes
-from api.reading import parse_json, read_any
+from api.reading import parse_json, parse_leniently, read_any
 from api.state import current_worker
 from experiments.errors import ExperimentsError, FieldError, InvalidInput
 from experiments.input.checks import shown
@@ -60,6 +61,9 @@ def _in_its_words(view: Callable[[], ResponseReturnValue]) -> Callable[[], Respo
         except (ExperimentsError, ApiError) as error:
             status = 400 if isinstance(error, InvalidInput) else None
             return problem_of(error, status=status, more={"success": False, "message": str(error)})
+        except RequestEntityTooLarge as error:
+            said = error.description or ""
+            return problem(413, code="body_too_large", detail=said, more={"success": False, "message": said})
 
     return answer
 
@@ -90,7 +94,7 @@ for _letter, _kind in _LETTERS.items():
 
 
 def _take(kind: str | None) -> Response:
-    body = parse_json(read_any(max_bytes=MAX_BYTES))
+    body = _read(read_any(max_bytes=MAX_BYTES))
     if not isinstance(body, dict):
         raise InvalidInput([FieldError("", f"must be an object, not {shown(body)}")])
     write_key = body.pop("writeKey", None)
@@ -100,6 +104,17 @@ def _take(kind: str | None) -> Response:
     done = track(current_worker(), items, kind=kind, sent_at=_sent_at(body), sender=sender)
     count_outcomes({"tracked": done.accepted, "duplicate": done.duplicates, "rejected": len(done.rejected)})
     return json_answer(done)
+
+
+def _read(data: bytes) -> Any:  # JSON
+    """A body; a message with what JSON can't hold (Python's clients send NaN) is left for its own check to reject."""
+    try:
+        return parse_json(data)
+    except InvalidJson:
+        body = parse_leniently(data)
+        if not isinstance(body, dict):
+            raise
+        return body
 
 
 def _batch(body: dict[str, Any]) -> list[Any]:

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 import click
 
-from benchmarks import databases, in_process, reviewing, serving, world
+from benchmarks import databases, in_process, listing, reviewing, serving, world
 from benchmarks.databases import POSTGRESQL, SQLITE, Databases
 from benchmarks.processes import cores, on_core
 from benchmarks.report import Alone, Conditions, document, store
@@ -79,7 +79,11 @@ def _alone(built: Databases, *, n_listed: int) -> Alone:
     for kind in (SQLITE, POSTGRESQL):
         print(f"In process: a list of {n_listed:,} on {kind}", flush=True)
         lists[kind] = _fresh(in_process.decide_a_list, built.copy(kind, "listed"), n_listed)
-    return Alone(choices, choices_held_out, lists, weights_seconds, review_seconds, wide, hierarchy_seconds)
+    over_http = {}
+    for kind in (SQLITE, POSTGRESQL):
+        print(f"Over HTTP: a list of {n_listed:,} on {kind}", flush=True)
+        over_http[kind] = listing.decide_over_http(built, kind, n_rows=n_listed)
+    return Alone(choices, choices_held_out, lists, over_http, weights_seconds, review_seconds, wide, hierarchy_seconds)
 
 
 def _fresh(work: Callable[..., Result], *arguments: object) -> Result:

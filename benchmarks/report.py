@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.databases import POSTGRESQL, SQLITE
 from benchmarks.in_process import Listed
+from benchmarks.listing import ListedOverHttp, Singles
 from benchmarks.reviewing import Wide
 from benchmarks.serving import COMMIT, EMPTY, OURS, Measured, Round
 
@@ -40,6 +41,7 @@ class Alone:
     choices: float
     choices_held_out: float
     lists: dict[str, Listed]
+    lists_over_http: dict[str, ListedOverHttp]
     weights_seconds: float
     review_seconds: dict[int, float]
     wide: Wide
@@ -113,6 +115,12 @@ def _alone(alone: Alone) -> Iterator[tuple[str, str]]:
         yield "the same: peak memory of the process", f"{listed.memory:.0f} MB"
         single = f"{1e3 * listed.single_p99:.0f} ms, {listed.n_refused} refused"
         yield "the same: p99 of single decisions meanwhile", single
+    for kind, sent in alone.lists_over_http.items():
+        yield f"list of {sent.n_rows:,} as CSV over HTTP, {kind}: to the answer's end", f"{sent.seconds:.0f} s"
+        memory = f"{sent.memory_before:.0f} MB, {sent.memory_peak:.0f} MB"
+        yield "the same: memory of the web process before, and at most", memory
+        yield "the same: single decisions over HTTP before", _singles(sent.alone)
+        yield "the same: single decisions over HTTP meanwhile", _singles(sent.meanwhile)
     yield "weights of 10,000 segments of 5 variants", f"{alone.weights_seconds:.2f} s"
     for n_decisions, seconds in alone.review_seconds.items():
         yield f"a review at {n_decisions:,} decisions, SQLite: CPU time", f"{1e3 * seconds:.0f} ms"
@@ -120,6 +128,11 @@ def _alone(alone: Alone) -> Iterator[tuple[str, str]]:
     yield f"{wide} of reading", f"{1e3 * alone.wide.read_seconds:.0f} ms"
     yield f"{wide} of all the rest", f"{1e3 * alone.wide.review_seconds:.0f} ms"
     yield "the hierarchy of 50 x 5 by Markov chains: wall time, compiling included", f"{alone.hierarchy_seconds:.1f} s"
+
+
+def _singles(singles: Singles) -> str:
+    p50, p99 = (f"{1e3 * seconds:.0f} ms" for seconds in (singles.p50, singles.p99))
+    return f"p50 {p50}, p99 {p99}, {singles.n_refused} of {singles.n_asked} refused"
 
 
 def _serving_targets(turns: Sequence[Measured], *, n_preloaded: int) -> Iterator[tuple[str, str, str]]:

@@ -80,17 +80,17 @@ def contenders(built: Databases) -> list[Contender]:
         for kind in (SQLITE, POSTGRESQL):
             name = f"commit_{n_workers}"
             found.append(_peer(COMMIT, kind, n_workers=n_workers, url=built.copy(kind, name, empty=True)))
-        found += [_ours(built, kind, n_workers=n_workers) for kind in (SQLITE, POSTGRESQL)]
-    return found + [_ours(built, kind, n_workers=1, placement=world.HELD_OUT) for kind in (SQLITE, POSTGRESQL)]
+        found += [ours(built, kind, n_workers=n_workers) for kind in (SQLITE, POSTGRESQL)]
+    return found + [ours(built, kind, n_workers=1, placement=world.HELD_OUT) for kind in (SQLITE, POSTGRESQL)]
 
 
 def measure(built: Databases, client: Pool, *, n_rounds: int, seconds: float) -> list[Measured]:
     """Start all servers, let each have its turn in every round, stop them."""
     turns = [Measured(contender) for contender in contenders(built)]
     with group() as servers:
-        guards = [_start(one.contender, servers, folder=built.folder) for one in turns]
+        guards = [start(one.contender, servers, folder=built.folder) for one in turns]
         for one in turns:
-            _wait_until_ready(one.contender, client, folder=built.folder)
+            wait_until_ready(one.contender, client, folder=built.folder)
         for number in range(n_rounds):
             print(f"  round {number + 1} of {n_rounds}", flush=True)
             for one, guard in zip(turns, guards, strict=True):
@@ -113,14 +113,14 @@ def _turn(load: Load, client: Pool, *, pids: Sequence[int]) -> Round:
     return Round(n_answers / answered.seconds, float(p50), float(p99), cpu / n_all, answered.errors)
 
 
-def _start(contender: Contender, servers: Group, *, folder: Path) -> int:
+def start(contender: Contender, servers: Group, *, folder: Path) -> int:
     """Start a server: a single worker on the server's core, two on any."""
     with on_core(cores()[0] if contender.n_workers == 1 else None):
         log = folder / f"{contender.file}.log"
         return servers.start(contender.command, environment=contender.environment, log=log)
 
 
-def _wait_until_ready(contender: Contender, client: Pool, *, folder: Path) -> None:
+def wait_until_ready(contender: Contender, client: Pool, *, folder: Path) -> None:
     """Warm a server up as soon as it answers."""
     give_up_at = time.monotonic() + _START_SECONDS
     load = replace(contender.load, customers="warm-up", seconds=_WARM_UP_SECONDS)
@@ -146,10 +146,13 @@ def _peer(name: str, database: str, *, n_workers: int, url: str) -> Contender:
     return Contender(name, database, n_workers, command, {peers.DATABASE: url}, load)
 
 
-def _ours(built: Databases, kind: str, *, n_workers: int, placement: str = world.PLAIN) -> Contender:
+def ours(
+    built: Databases, kind: str, *, n_workers: int, placement: str = world.PLAIN, copy: str | None = None
+) -> Contender:
+    """Our server on a copy of a built database; ``copy`` is its name where there are several."""
     held_out = placement == world.HELD_OUT
     name = OURS_HELD_OUT if held_out else OURS
-    url = built.copy(kind, f"{'held_out' if held_out else 'ours'}_{n_workers}")
+    url = built.copy(kind, copy or f"{'held_out' if held_out else 'ours'}_{n_workers}")
     port = _free_port()
     settings = {"DATABASE_URL": url, "PORT": port, "WORKERS": n_workers, "THREADS": THREADS, "LOG_LEVEL": "warning"}
     environment = {f"OPTIMIZER_{name}": str(value) for name, value in settings.items()}

@@ -1,4 +1,4 @@
-"""The background process: sweeps, corrects, guards, learns, and keeps SQLite's log short, over and over.
+"""The background process: sweeps, corrects, guards, settles sends, learns, keeps SQLite's log short, over and over.
 
 Beside it, in a process of its own, it has one analysis run at a time.
 """
@@ -21,6 +21,7 @@ from experiments.learn import LEASE, Learned, learn
 from experiments.learning.lease import holder_name, release, take
 from experiments.mail_events.rows import forget
 from experiments.outcomes.rows import sweep
+from experiments.send_plans.settle import settle
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +48,7 @@ class Pass:
 
 
 def work_once(engine: Engine, *, holder: str) -> Pass | None:
-    """Sweep, correct, guard and learn once; None when another process is the learner now.
+    """Sweep, correct, guard, settle send plans and learn once; None when another process is the learner now.
 
     Raises:
         LeaseLost: Another took over meanwhile.
@@ -61,7 +62,9 @@ def work_once(engine: Engine, *, holder: str) -> Pass | None:
         forget(session.connection(), database_now(session))
     moved = correct(engine, lease) > 0  # before the others, which read the tallies that this moves
     is_behind = moved and is_unfinished(engine)
-    return Pass(n_swept, is_behind, guard(engine, lease), learn(engine, lease))
+    guarded = guard(engine, lease)
+    settle(engine, lease)
+    return Pass(n_swept, is_behind, guarded, learn(engine, lease))
 
 
 def let_go(engine: Engine, *, holder: str) -> None:

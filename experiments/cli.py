@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "learn": ("experiments.commands.learn:learn", "Run the background process alone."),
     "analyse": ("experiments.commands.analyse:analyse", "Run queued analyses."),
     "migrate": ("experiments.commands.migrate:migrate_database", "Bring the database to the newest schema."),
+    "decide": ("experiments.commands.decide:decide", "Decide for a list of customers, from a file into a file."),
     "import": ("experiments.commands.import_:import_campaign", "Import a past randomised campaign, as logged."),
     "replay": ("experiments.commands.replay:replay_log", "Run the bandit against a past campaign's log."),
     "demo": ("experiments.commands.demo:demo", "Run the whole loop on simulated customers."),

@@ -50,15 +50,6 @@ class TemplateFailed(ExperimentsError):
         super().__init__(f"The template at {pointer!r} failed: {reason}.")
 
 
-class ListUnreadable(ExperimentsError):
-    """A list that is not what it says it is, or is too long."""
-
-    code = "list_unreadable"
-
-    def __init__(self, why: str) -> None:
-        super().__init__(f"The list can't be read: {why}.")
-
-
 class UnusableDatabase(ExperimentsError):
     """A database or file system on which the service cannot promise what it promises."""
 

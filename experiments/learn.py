@@ -16,11 +16,13 @@ from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from experiments.catalog.definitions import ExperimentDefinition
+from experiments.catalog.lifecycle import open_segments
 from experiments.database import bump_snapshot, database_now, reading, transaction
 from experiments.guardrails.pauses import live_by_segment
 from experiments.learning.allocations import newest_allocations
 from experiments.learning.lease import LEARNING, Lease, check
 from experiments.learning.new_weights import Learnable, NewWeights, new_weights
+from experiments.send_plans.pinned import PinnedSendPlan
 from experiments.series import PinnedMetric
 from experiments.tables import Allocation, Experiment, Series, SeriesVariant
 from experiments.tallies.moves import hour_of
@@ -99,9 +101,12 @@ def read_learnable(session: Session, key: str, *, now: datetime) -> Learnable | 
     if definition.method == "fixed":
         return None
     series = session.get_one(Series, experiment.series)
-    number = experiment.series
+    number, send_plan = experiment.series, PinnedSendPlan.from_json(series.send_plan)
     query = select(SeriesVariant).where(SeriesVariant.series == number).order_by(col(SeriesVariant.position))
     variants = session.exec(query).all()
+    learning = [key for key in open_segments(series) if send_plan is None or send_plan.splits(key)]
+    if not learning:
+        return None  # all is promoted, or a send plan's weights: they stay as they are before it has a winner, and then
     newest, live = newest_allocations(session, number), live_by_segment(session, series)
     tallies = read_tallies(session, number, metric=definition.goal, hourly_from=hour_of(now)[0] - _HOURS_APART)
     available = [[key in live[segment] for key in tallies.variants] for segment in tallies.segments]
@@ -111,7 +116,7 @@ def read_learnable(session: Session, key: str, *, now: datetime) -> Learnable | 
         goal=next(PinnedMetric.from_json(metric) for metric in series.metrics if metric["key"] == definition.goal),
         tallies=tallies,
         ages=read_ages(session, number, metric=definition.goal),
-        newest={segment: row for segment, row in newest.items() if segment not in series.closed_segments},
+        newest={segment: row for segment, row in newest.items() if segment in learning},
         available=np.array(available, dtype=np.bool_).reshape(len(tallies.segments), len(tallies.variants)),
         control=next(i for i, variant in enumerate(variants) if variant.is_control),
     )

@@ -85,7 +85,7 @@ class Recorded:
 class Recorder:
     """The outcome door's inside: one per process."""
 
-    def __init__(self, snapshots: Snapshots, journal: Journal, *, join: Callable[[str, str], None]) -> None:
+    def __init__(self, snapshots: Snapshots, journal: Journal, *, join: Callable[[Collection[Link]], None]) -> None:
         self._snapshots = snapshots
         self._journal = journal
         self._join = join
@@ -113,8 +113,7 @@ class Recorder:
                 links |= _links(item, may_join=events is None)
             except InvalidInput as error:
                 rejected.append(Rejected(index, "invalid_outcome", str(error)))
-        for link in links:
-            self._join(link.anonymous_id, link.customer_id)
+        self._join(links)
         statuses, refused = self._write(rows)
         rejected += refused
         n_duplicates = statuses.pop("duplicate", 0)

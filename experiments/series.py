@@ -120,12 +120,18 @@ class PinnedCovariate:
 
 @dataclass(frozen=True, slots=True)
 class SeriesMetrics:
-    """What attribution needs to know of a series."""
+    """What attribution needs to know of a series. ``exposure``: the event from which its units count, if any."""
 
     kind: str
     placement: str
     metrics: tuple[PinnedMetric, ...]
     covariate: PinnedCovariate | None = None
+    exposure: str | None = None
+
+    @property
+    def patience(self) -> timedelta:
+        """How long after an exposure it may be received: as long as outcomes of its unit may be."""
+        return max((metric.window + metric.grace for metric in self.metrics), default=timedelta(0))
 
     def covariate_of(self, stored: float | None) -> Decimal | None:
         """What a decision's covariate counts as; None where the series has none."""
@@ -133,17 +139,18 @@ class SeriesMetrics:
 
 
 def read_series_metrics(connection: Connection, numbers: Collection[int]) -> dict[int, SeriesMetrics]:
-    """The pinned metrics and covariates of series, by number."""
+    """The pinned metrics, covariates and exposure events of series, by number."""
     if not numbers:
         return {}
     c = _series.c
-    query = select(c.number, c.kind, c.placement, c.metrics, c.covariate).where(c.number.in_(numbers))
+    query = select(c.number, c.kind, c.placement, c.metrics, c.covariate, c.exposure).where(c.number.in_(numbers))
     return {
         number: SeriesMetrics(
             kind,
             placement,
             tuple(PinnedMetric.from_json(metric) for metric in metrics),
             PinnedCovariate.from_json(covariate),
+            exposure,
         )
-        for number, kind, placement, metrics, covariate in connection.execute(query)
+        for number, kind, placement, metrics, covariate, exposure in connection.execute(query)
     }

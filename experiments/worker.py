@@ -5,11 +5,12 @@ from functools import partial
 
 from experiments.config import Config
 from experiments.customers.aliases import write_links
-from experiments.customers.people import People, Person, read_person
+from experiments.customers.moved import Moved, write_peoples_decisions
+from experiments.customers.people import People, Person, read_people
 from experiments.customers.traits import TRAITS, write_traits
 from experiments.database import open_engine, reading
 from experiments.decide import DECISIONS, LINKS, Decider
-from experiments.decisions.rows import Stored, mark_contradicted, read_decisions, write_decisions
+from experiments.decisions.rows import Stored, mark_contradicted, read_decisions, read_units
 from experiments.journal import Entry, Journal
 from experiments.mail_events.rows import write_mail
 from experiments.mail_events.take import MAIL, Receiver
@@ -31,7 +32,7 @@ class Worker:
         self.journal = Journal(
             self.engine,
             writers={
-                DECISIONS: partial(write_decisions, shard=shard),
+                DECISIONS: partial(write_peoples_decisions, shard=shard, has_people=self._has_people),
                 OUTCOMES: partial(write_outcomes, shard=shard, has_people=self._has_people),
                 MAIL: partial(write_mail, shard=shard, has_people=self._has_people),
                 _CONTRADICTED: mark_contradicted,
@@ -41,22 +42,23 @@ class Worker:
             max_waiting=max(1, config.threads - _SPARE_THREADS),
             after_answered=_contradictions,
         )
-        self.people = People(self._read_person)
+        self.people = People(self._read_people)
         self.decider = Decider(self.snapshots, self.journal, read_stored=self._read_stored, people=self.people)
-        self.recorder = Recorder(self.snapshots, self.journal, join=self.decider.join)
+        self.recorder = Recorder(self.snapshots, self.journal, join=self.decider.join_all)
         self.receiver = Receiver(self.snapshots, self.journal)
 
     def _has_people(self) -> bool:
         snapshot = self.snapshots.current
         return snapshot is None or snapshot.has_people
 
-    def _read_person(self, customer_id: str) -> Person:
+    def _read_people(self, ids: Collection[str]) -> Mapping[str, Person]:
         with reading(self.engine) as session:
-            return read_person(session, customer_id)
+            return read_people(session, ids)
 
     def _read_stored(self, ids: Collection[bytes]) -> Mapping[bytes, Stored]:
         with reading(self.engine) as session:
-            return read_decisions(session.connection(), ids)
+            read = read_units if self._has_people() else read_decisions
+            return read(session.connection(), ids)
 
     def start(self) -> None:
         """Read the first snapshot (if the database answers) and keep it fresh."""
@@ -74,6 +76,10 @@ def _contradictions(entry: Entry) -> Entry | None:
     """Decisions that were answered in haste with another variant than the one stored for their unit."""
     if entry.kind != DECISIONS:
         return None
-    stored: list[Stored] = list(entry.future.result())
-    wrong = [row.id for row, known in zip(entry.rows, stored, strict=True) if row.variant != known.variant]
+    stored: list[Stored | Moved] = list(entry.future.result())
+    wrong = [
+        known.decision_id or row.id
+        for row, known in zip(entry.rows, stored, strict=True)
+        if isinstance(known, Stored) and row.variant != known.variant
+    ]
     return Entry(_CONTRADICTED, wrong) if wrong else None

@@ -28,6 +28,7 @@ MAX_LIVE: Final = 2
 _BROWSER_SCOPES: Final = {"decide", "record"}
 _TEXT: Final = re.compile(r"opt_(?:pub_)?([0-9a-f]{12})_([0-9a-f]{64})")
 _ID: Final = re.compile(r"[0-9a-f]{12}")
+_HOST: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\]")
 _NO_HASH: Final = bytes(32)
 
 
@@ -176,7 +177,7 @@ def _wrong_pages(pages: Pages, scopes: Collection[str]) -> list[FieldError]:
 
 
 def _is_origin(text: str) -> bool:
-    """Whether it is an origin as browsers send it: lower case, without a path, without the scheme's own port."""
+    """Whether it is an origin as browsers send it: lower case, ASCII, without a path or the scheme's own port."""
     try:
         parts = urlsplit(text)
         port = "" if parts.port is None else f":{parts.port}"
@@ -184,7 +185,8 @@ def _is_origin(text: str) -> bool:
         return False
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     is_own = (parts.scheme, parts.port) in {("http", 80), ("https", 443)}
-    return parts.scheme in {"http", "https"} and bool(host) and not is_own and text == f"{parts.scheme}://{host}{port}"
+    is_host = _HOST.fullmatch(host or "") is not None
+    return parts.scheme in {"http", "https"} and is_host and not is_own and text == f"{parts.scheme}://{host}{port}"
 
 
 def _is_live(row: ApiKey, now: datetime) -> bool:

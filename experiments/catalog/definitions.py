@@ -31,6 +31,7 @@ __all__ = [
     "Prior",
     "SegmentDefinition",
     "SegmentationDefinition",
+    "SendPlan",
     "VariantDefinition",
     "parse_definition",
     "window_hours",
@@ -286,6 +287,18 @@ class Gates(_Definition):
     effect_sd: Annotated[float, Field(gt=0, le=10)] = 0.05
 
 
+class SendPlan(_Definition):
+    """One send to many: a share of them tests the variants, the others wait and get the winner of their segment.
+
+    ``winner_after_hours`` count from the first decision of the test. ``if_unclear``: what is done where nothing is
+    proven: ``best``, the variant most probably best; ``control``; or ``keep_splitting``.
+    """
+
+    test_share: Annotated[float, Field(gt=0, lt=1)]
+    winner_after_hours: Annotated[float, Field(ge=0.001, le=24 * 31)]
+    if_unclear: Literal["best", "control", "keep_splitting"] = "best"
+
+
 def _variants(variants: tuple[VariantDefinition, ...]) -> tuple[VariantDefinition, ...]:
     wrong = _duplicates([variant.key for variant in variants], suffix="/key")
     if not 2 <= len(variants) <= MAX_VARIANTS:
@@ -308,7 +321,9 @@ class ExperimentDefinition(_Definition):
 
     ``burn_in`` is units per variant over all segments; ``floor`` the least weight of any variant, ``control_share`` of
     the control; after ``half_life_hours`` a unit counts half; ``smallest_effect`` (relative) is the least worth having;
-    ``covariate`` narrows intervals; ``weights`` are for the method ``fixed`` (absent: equal).
+    ``covariate`` narrows intervals; ``weights`` are for the method ``fixed`` (absent: equal). ``exposure``: the event
+    that says that a unit met its variant (shown, delivered); then units count, and windows start, only there. With a
+    ``send_plan`` the gate of ``min_days`` is 0 unless said: a send is over in hours.
     """
 
     placement: Key
@@ -325,9 +340,17 @@ class ExperimentDefinition(_Definition):
     gates: Gates = Gates()
     smallest_effect: Annotated[float, Field(gt=0, le=10)] | None = None
     covariate: Covariate | None = None
+    exposure: Event | None = None
     weights: dict[Key, Share] | None = None
+    send_plan: SendPlan | None = None
     variants: Annotated[tuple[VariantDefinition, ...], Field(strict=False), AfterValidator(_variants)]
     description: Description | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_send_needs_no_days(cls, given: Any) -> Any:  # JSON
+        gates = given.get("gates", {}) if isinstance(given, dict) and given.get("send_plan") is not None else None
+        return given if not isinstance(gates, dict) else {**given, "gates": {"min_days": 0.0, **gates}}
 
     @model_validator(mode="after")
     def _weights_fit(self) -> Self:

@@ -24,7 +24,8 @@ from experiments.errors import ExperimentNotDraft, ExperimentNotFound, FieldErro
 from experiments.guardrails.pauses import live_pauses, pauses_json
 from experiments.input.checks import shown
 from experiments.learning.allocations import start_weights
-from experiments.tables import Experiment, SeriesVariant
+from experiments.send_plans.pinned import PinnedSendPlan
+from experiments.tables import Experiment, Series, SeriesVariant
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class ExperimentState:
     series: Its number; None while it is a draft.
     retired: Since when variants are out, by their keys.
     paused: Where guardrails have paused variants, and why.
+    sending: How far its send plan has come; None where it has none, or has not started.
     """
 
     key: str
@@ -46,6 +48,7 @@ class ExperimentState:
     ended_at: datetime | None
     retired: Mapping[str, datetime]
     paused: Sequence[Mapping[str, Any]]
+    sending: Mapping[str, Any] | None
 
 
 def put_experiment(session: Session, key: str, *, payload: object, actor: str, if_match: int | None = None) -> Defined:
@@ -62,7 +65,7 @@ def put_experiment(session: Session, key: str, *, payload: object, actor: str, i
     row = session.get(Experiment, key)
     check_version(f"experiment/{key}", if_match, current=None if row is None else row.version)
     body = definition.model_dump(mode="json")
-    if row is not None and audit.canonical(row.body) == audit.canonical(body):
+    if row is not None and _same(row.body, body):
         return Defined("experiment", key, row.version, row.body)
     if row is not None and row.status != "draft":
         raise ExperimentNotDraft(key, status=row.status)
@@ -75,6 +78,12 @@ def put_experiment(session: Session, key: str, *, payload: object, actor: str, i
     detail = {"version": row.version, "body": body}
     audit.record(session, actor=actor, action="put", subject=f"experiment/{key}", detail=detail)
     return Defined("experiment", key, row.version, body, created=row.version == 1)
+
+
+def _same(stored: dict[str, Any], body: dict[str, Any]) -> bool:
+    """Whether a stored definition says the same: it may be from before there were fields that it now has by default."""
+    now = ExperimentDefinition.model_validate(stored).model_dump(mode="json")
+    return audit.canonical(now) == audit.canonical(body)
 
 
 def check_experiment(session: Session, definition: ExperimentDefinition) -> None:
@@ -192,4 +201,15 @@ def experiment_state(session: Session, row: Experiment) -> ExperimentState:
         ended_at=row.ended_at,
         retired={key: at for key, at in session.exec(retired) if at is not None},
         paused=pauses_json(live_pauses(session, row.series)),
+        sending=_sending(session, row),
     )
+
+
+def _sending(session: Session, row: Experiment) -> dict[str, Any] | None:
+    if row.series is None or row.body.get("send_plan") is None:
+        return None
+    plan = PinnedSendPlan.from_json(session.get_one(Series, row.series).send_plan)
+    if plan is None:
+        return None
+    shown = plan.shown()
+    return {name: shown[name] for name in ("begun_at", "decide_after", "decided_at", "winners")}

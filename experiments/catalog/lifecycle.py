@@ -19,6 +19,7 @@ from experiments.catalog.experiment_store import ExperimentState, check_experime
 from experiments.database import bump_snapshot, database_now
 from experiments.errors import ExperimentNotFound, SegmentTaken, WrongState
 from experiments.learning.allocations import add_allocations, start_weights
+from experiments.send_plans.pinned import PinnedSendPlan
 from experiments.tables import Experiment, Series, SeriesVariant
 
 EFFECT_SECONDS: Final = 2.0
@@ -183,6 +184,8 @@ def _new_series(session: Session, key: str, *, definition: ExperimentDefinition,
         segments=list(definition.segments or segment_keys(segmentation)),
         metrics=[metric.to_json() for metric in metrics],
         covariate=None if definition.covariate is None else definition.covariate.model_dump(mode="json"),
+        send_plan=None if (plan := PinnedSendPlan.of(definition.send_plan)) is None else plan.to_json(),
+        exposure=definition.exposure,
         opens_at=opens_at,
         created_at=database_now(session),
     )

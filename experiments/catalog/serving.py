@@ -1,7 +1,7 @@
 """What every segment of a placement gets, as it will be once the last change is in effect."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
@@ -11,6 +11,7 @@ from experiments.catalog.definition_store import Defined, get_definition, segmen
 from experiments.catalog.definitions import BUILT_IN_SEGMENTATIONS
 from experiments.catalog.lifecycle import open_segments
 from experiments.learning.allocations import newest_allocations
+from experiments.send_plans.pinned import PinnedSendPlan
 from experiments.tables import Allocation, Definition, Experiment, PolicyVersion, Series
 
 Split = tuple[str, int]  # a segmentation and its version
@@ -31,14 +32,19 @@ class Served:
     is_pinned: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Segment, segmentation (its key and version if pinned, else None), source, experiment, policy_version."""
+        """Segment, segmentation (its key and version if pinned, else None), source, experiment, policy_version.
+
+        Of an experiment with a send plan also ``send_plan``: the plan and how far it has come.
+        """
         series = self.series if self.source == "experiment" else None
+        plan = None if series is None else PinnedSendPlan.from_json(series.send_plan)
         return {
             "segment": self.segment,
             "segmentation": {"key": self.split[0], "version": self.split[1]} if self.is_pinned else None,
             "source": self.source,
             "experiment": None if series is None else series.experiment,
             "policy_version": self.policy_version,
+            **({} if plan is None else {"send_plan": _said(plan, self.segment)}),
         }
 
 
@@ -126,6 +132,12 @@ def _reached(session: Session, lines: Iterable[Served]) -> list[Served]:
         if not left[split]:
             break
     return reached
+
+
+def _said(plan: PinnedSendPlan, segment: str) -> dict[str, Any]:
+    """The plan as one segment's line says it."""
+    winner = plan.winners.get(segment)
+    return plan.shown() | {"winners": {} if winner is None else {segment: asdict(winner)}}
 
 
 def _split(series: Series) -> Split:

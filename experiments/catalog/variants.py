@@ -15,6 +15,8 @@ from experiments.errors import ExperimentVariantNotFound, FieldError, InvalidDef
 from experiments.guardrails.pauses import live_by_segment
 from experiments.input.checks import shown
 from experiments.learning.allocations import add_allocations, newest_allocations
+from experiments.send_plans.errors import SendPlanDecided
+from experiments.send_plans.pinned import PinnedSendPlan
 from experiments.tables import Experiment, SeriesVariant
 
 
@@ -66,10 +68,12 @@ def append_variant(
         ExperimentNotFound: No such experiment.
         WrongState: The experiment neither runs nor is paused.
         PreconditionFailed: The experiment is not at version ``if_match``.
+        SendPlanDecided: Its send plan has a winner, which all others are to get.
         InvalidDefinition: The variant can't be, or another has had its key.
     """
     added = parse_definition(VariantDefinition, payload)
     row = open_experiment(session, key, if_match=if_match)
+    refuse_decided(session, row, wanted="no variant can be added")
     variants = _variants(session, row)
     wrong = [FieldError("/key", f"{shown(added.key)} is a variant already")] if added.key in variants else []
     if added.is_control:
@@ -169,6 +173,17 @@ def open_experiment(session: Session, key: str, *, if_match: int | None) -> Expe
     row = in_state(session, key, allowed=LIVE)
     check_version(f"experiment/{key}", if_match, current=row.version)
     return row
+
+
+def refuse_decided(session: Session, row: Experiment, *, wanted: str) -> None:
+    """Keep weights as a send plan has settled them.
+
+    Raises:
+        SendPlanDecided: It has a winner.
+    """
+    plan = PinnedSendPlan.from_json(series_of(session, row).send_plan)
+    if plan is not None and plan.decided_at is not None:
+        raise SendPlanDecided(row.key, wanted=wanted)
 
 
 def _variants(session: Session, row: Experiment) -> dict[str, SeriesVariant]:

@@ -60,7 +60,8 @@ def list_all(config: Config, *, as_json: bool) -> None:
         return
     for row in rows:
         ended = "revoked" if row["revoked_at"] else f"expires {row['expires_at']:%Y-%m-%d}" if row["expires_at"] else ""
-        click.echo(f"{row['id']}  {row['name']}  {','.join(row['scopes'])}  {ended}".rstrip())
+        pages = "" if row["origins"] is None else f"  on {' '.join(row['origins'])}"
+        click.echo(f"{row['id']}  {row['name']}  {','.join(row['scopes'])}{pages}  {ended}".rstrip())
 
 
 @keys.command()

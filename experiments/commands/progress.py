@@ -9,8 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how far a job is; the block gets a function to call with each further step's size."""
+def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show how far a job is (without a total, how far it has come); the block calls what it gets with each step."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(what, total=total)

@@ -17,7 +17,7 @@ from experiments.corrections.rules import Reported, Rule, exclusions
 from experiments.corrections.totals import count_again, parts
 from experiments.customers.aliases import persons_of
 from experiments.errors import OutcomesMoved
-from experiments.outcomes.attribution import CLOCK_SKEW, MAX_WINDOW
+from experiments.outcomes.attribution import CLOCK_SKEW, REACH
 from experiments.outcomes.rows import lock_decisions
 from experiments.tables import Attribution, Decision, Outcome
 
@@ -151,7 +151,7 @@ def _decisions_of(connection: Connection, customers: Collection[str], *, span: _
     if not customers:
         return {}
     c = _decision.c
-    open_then = c.decided_at.between(span.first - MAX_WINDOW, span.last + CLOCK_SKEW)
+    open_then = c.decided_at.between(span.first - REACH, span.last + CLOCK_SKEW)
     rows = connection.execute(select(c.id, c.customer_id).where(c.customer_id.in_(customers), open_then))
     return {row[0]: row[1] for row in rows}
 

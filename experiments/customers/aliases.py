@@ -5,7 +5,8 @@ with the earlier decision goes on deciding (hash and holdout follow it), the oth
 the other had a decision for is *stood for* by that decision. Where both had one with different variants, the later is
 marked ``merged``: it keeps its place in the tallies, and results say how many there are.
 
-An anonymous id belongs to the first customer that it was joined with: a second one uses the same device.
+An anonymous id belongs to the first customer that it was joined with: a second one uses the same device. A person who
+has ``MAX_IDS`` gets no more.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -26,6 +27,8 @@ _stands_for: Any = DecisionAlias.__table__  # type: ignore[attr-defined]
 _decision: Any = Decision.__table__  # type: ignore[attr-defined]
 _series: Any = Series.__table__  # type: ignore[attr-defined]
 _workspace: Any = Workspace.__table__  # type: ignore[attr-defined]
+MAX_IDS = 100  # of one person; more are a robot, or everybody's guest account
+MAX_LINKS = 100  # made in one transaction: no decision of anybody who may be joined is written meanwhile
 _LOCK = 0x616C6961736573  # any constant of our own: the key of PostgreSQL's advisory lock
 
 
@@ -67,6 +70,8 @@ def _join(connection: Connection, link: Link) -> str:
         return other
     names = persons_of(connection, {one, other})
     people = {id_: {id_, *(name for name, whose in names.items() if whose == id_)} for id_ in (one, other)}
+    if sum(map(len, people.values())) > MAX_IDS:
+        return other
     made = {id_: _decisions(connection, people[id_]) for id_ in people}
     first = {id_: min((row.decided_at for row in rows), default=None) for id_, rows in made.items()}
     kept, gone = (one, other) if _is_earlier(first[one], first[other]) else (other, one)
@@ -170,3 +175,9 @@ def has_people(connection: Connection) -> bool:
     """Whether anybody has several ids, or attributes of their own."""
     queries = select(_alias.c.id).limit(1), select(_customer.c.id).limit(1)
     return any(connection.execute(query).first() is not None for query in queries)
+
+
+def hold_off_links(connection: Connection) -> None:
+    """Let nobody join ids until this transaction ends; many may hold off at once."""
+    if connection.dialect.name == "postgresql":  # SQLite's writer is alone
+        connection.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": _LOCK})

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from experiments.decide import Decided, Decider
 from experiments.decisions.choosing import Asked
 from experiments.errors import ExperimentsError, InvalidInput, RowRefused
-from experiments.input.checks import check_id
+from experiments.input.checks import check_id, storable_ids
 from experiments.input.parsing import parse
 
 MAX_ITEMS: Final = 10_000
@@ -56,6 +56,7 @@ def decide_items(decider: Decider, items: Sequence[object], *, placement: str) -
     """
     answers: dict[int, Decided | Failed] = {}
     good: list[tuple[int, Asked]] = []
+    decider.expect(storable_ids(item.get("customer_id") for item in items if isinstance(item, dict)))
     for index, item in enumerate(items):
         try:
             good.append((index, _ask(decider, item)))

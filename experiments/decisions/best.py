@@ -56,6 +56,10 @@ def _winner(session: Session, series: int, *, segment: str, promotion: PolicyVer
 
 def _leader(session: Session, series: int, *, allocation: Allocation) -> dict[str, Any]:
     """The variant most probably the best; before anything is learned, the control."""
+    given = [key for key, weight in allocation.weights.items() if weight > 0]
+    if len(given) == 1:  # all get it: the winner of a send plan
+        said = allocation.basis.get(given[0], {})
+        return _variant(session, series, key=given[0]) | {"probability": said.get("probability_best")}
     probabilities = {key: _probability(allocation.basis, key) for key in allocation.basis}
     if not any(probabilities.values()):
         control = select(SeriesVariant.key).where(SeriesVariant.series == series, col(SeriesVariant.is_control))

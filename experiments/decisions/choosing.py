@@ -14,6 +14,7 @@ from experiments.snapshot.plans import PlacementPlan, SeriesPlan, Snapshot, Vari
 
 HELD_OUT = "held_out"
 TREATED = "treated"
+WAITING = "waiting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,15 @@ class Asked:
     preview: str | bool | None = None
     called: str | None = None
     has_aliases: bool = False
+    public_only: bool = False
 
 
 @dataclass(slots=True)  # not frozen: that alone made choosing a third slower, or more
 class Choice:
-    """What was chosen and why. ``rows`` are to be written, the answer's own first; none for overrides and previews."""
+    """What was chosen and why. ``rows`` are to be written, the answer's own first; none for overrides and previews.
+
+    ``decide_after``: the unit waits until then, seconds since 1970, and none of the rows is its own.
+    """
 
     placement: PlacementPlan
     asked: Asked
@@ -45,6 +50,7 @@ class Choice:
     variant: VariantPlan
     series: SeriesPlan | None = None
     rows: tuple[DecisionRow, ...] = ()
+    decide_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +199,8 @@ def _from_series(
         if series.is_open(segment, moment.seconds):
             if series.unit == "occasion" and asked.occasion_id is None:
                 return None, "occasion_id_missing"
+            if series.send_test is not None and not series.send_test.has(_unit(series, asked, moment=moment)):
+                return _waiting(placement, asked, series=series, segment=segment, moment=moment), ""
             return _spin(placement, asked, series=series, segment=segment, moment=moment, source="experiment"), ""
     policy = placement.policy_at(moment.seconds)
     for segmentation, entries in policy.entries if policy is not None else ():
@@ -223,6 +231,7 @@ def _spin(
         stale=moment.is_stale,
         has_aliases=asked.has_aliases,
     )
+    row.awaits_exposure = series.has_exposure
     if series.covariate is not None:
         row.covariate, row.of_covariate = series.covariate.of(asked.typed), series.covariate
     return Choice(
@@ -234,6 +243,21 @@ def _spin(
         variant=series.variants[key],
         series=series,
         rows=(row,),
+    )
+
+
+def _waiting(placement: PlacementPlan, asked: Asked, *, series: SeriesPlan, segment: str, moment: Moment) -> Choice:
+    """A unit outside the test of a send plan, before there is a winner: nothing is sent, nor chosen for good."""
+    due = moment.seconds if series.send_test is None else series.send_test.winner_due(moment.seconds)
+    return Choice(
+        placement,
+        asked,
+        source=WAITING,
+        reason="outside_test" if moment.seconds < due else "winner_pending",
+        segment=segment,
+        variant=VariantPlan(placement.default.key, placement.default.content, deliver=False),
+        series=series,
+        decide_after=due,
     )
 
 

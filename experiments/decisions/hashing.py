@@ -36,6 +36,26 @@ class UnitHash:
         return self._prefix + digest[:12], (int.from_bytes(digest[12:], "big") >> 11) / _DENOMINATOR
 
 
+class ShareHash:
+    """A unit's place in [0, 1) for the test share of a send plan, keyed once: it is in the test where below the share.
+
+    Keyed and fed as hash version 1, but personalised, so that it says nothing of the unit's variant.
+    """
+
+    __slots__ = ("_keyed",)
+
+    def __init__(self, secret: bytes, series: int) -> None:
+        self._keyed = blake2b(key=secret + series.to_bytes(4, "big"), person=b"send plan test", digest_size=8)
+
+    def __call__(self, *parts: str) -> float:
+        """The place of a unit, given as its parts."""
+        hasher = self._keyed.copy()
+        for part in parts:
+            encoded = part.encode()
+            hasher.update(len(encoded).to_bytes(4, "big") + encoded)
+        return (int.from_bytes(hasher.digest(), "big") >> 11) / _DENOMINATOR
+
+
 def holdout_uniform(secret: bytes, customer_id: str) -> float:
     """A customer's place in [0, 1) for every holdout of the workspace: held out where it is below the share."""
     encoded = customer_id.encode()

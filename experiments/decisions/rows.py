@@ -14,7 +14,16 @@ from experiments.customers.stand_ins import stood_for
 from experiments.decisions.hashing import series_of
 from experiments.series import PinnedCovariate
 from experiments.tables import Decision, Series
-from experiments.tallies.moves import Covariates, TallyKey, Units, add_covariates, add_units, hour_of
+from experiments.tallies.moves import (
+    Covariates,
+    Exposures,
+    TallyKey,
+    Units,
+    add_covariates,
+    add_exposures,
+    add_units,
+    hour_of,
+)
 
 _table: Any = Decision.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
 _series: Any = Series.__table__  # type: ignore[attr-defined]
@@ -26,6 +35,7 @@ class DecisionRow:
 
     ``covariate``: the unit's value of ``of_covariate``, its series' covariate; None where it is missing.
     ``has_aliases``: another id of the person may have a decision that stands for this one.
+    ``awaits_exposure``: the unit counts once it is reported to have met its variant.
     """
 
     id: bytes
@@ -42,6 +52,7 @@ class DecisionRow:
     covariate: float | None = None
     of_covariate: PinnedCovariate | None = None
     has_aliases: bool = False
+    awaits_exposure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +84,11 @@ def read_decisions(connection: Connection, ids: Collection[bytes]) -> dict[bytes
     c = _table.c
     query = select(c.id, c.segment, c.variant, c.allocation_version, c.propensity).where(c.id.in_(ids))
     return {found[0]: Stored(*found[1:]) for found in connection.execute(query)}
+
+
+def read_units(connection: Connection, ids: Collection[bytes]) -> dict[bytes, Stored]:
+    """What stands for units, by their ids: their own decision, or the earlier one of the person's other id."""
+    return read_decisions(connection, ids) | _of_other_ids(connection, ids)
 
 
 def _of_other_ids(connection: Connection, ids: Collection[bytes]) -> dict[bytes, Stored]:
@@ -182,9 +198,13 @@ def _read(connection: Connection, query: str, *, values: tuple[Any, ...]) -> dic
 def _count(connection: Connection, rows: list[DecisionRow], *, shard: int) -> None:
     changes: dict[TallyKey, Units] = defaultdict(Units)
     covariates: dict[TallyKey, Covariates] = defaultdict(Covariates)
+    exposures: dict[TallyKey, Exposures] = defaultdict(Exposures)
     for row in rows:
         hour, seconds = hour_of(row.decided_at)
         key = (series_of(row.id), row.segment, row.allocation_version, row.variant, hour)
+        if row.awaits_exposure:
+            exposures[key].n_decided += 1
+            continue
         units = changes[key]
         units.n_units += 1
         units.n_lacking += row.lacks_attribute
@@ -193,6 +213,7 @@ def _count(connection: Connection, rows: list[DecisionRow], *, shard: int) -> No
             covariates[key].add_unit(row.of_covariate.counted(row.covariate), is_missing=row.covariate is None)
     add_units(connection, changes, shard=shard)
     add_covariates(connection, covariates, shard=shard)
+    add_exposures(connection, exposures, shard=shard)
 
 
 def _late(connection: Connection, stale: list[DecisionRow]) -> set[bytes]:

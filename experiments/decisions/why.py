@@ -42,6 +42,7 @@ def explain(session: Session, decision_id: str) -> dict[str, Any]:
         "late": row.late,
         "contradicted": row.contradicted,
         "merged": row.merged,
+        "exposed_at": row.exposed_at,
         "allocation": _allocation(session, row, series=series),
         "responses": _responses(session, row),
     }

@@ -36,6 +36,7 @@ DECISION_COLUMNS: Final[Columns] = {
     "contradicted": "flag",
     "covariate": "number",
     "merged": "flag",
+    "exposed_at": "time",
 }
 OUTCOME_COLUMNS: Final[Columns] = {
     "id": "text",

@@ -7,7 +7,14 @@ from sqlmodel import Session
 from experiments.catalog.definitions import ExperimentDefinition
 from experiments.catalog.experiment_store import ExperimentState, experiment_state
 from experiments.catalog.lifecycle import series_of
-from experiments.catalog.variants import find_variant, open_experiment, store_change, with_newcomer, without
+from experiments.catalog.variants import (
+    find_variant,
+    open_experiment,
+    refuse_decided,
+    store_change,
+    with_newcomer,
+    without,
+)
 from experiments.database import database_now
 from experiments.errors import FieldError, InvalidInput, VariantNotPaused
 from experiments.guardrails.pauses import live_by_segment, live_pauses, to_control
@@ -43,12 +50,14 @@ def unpause_variant(
         ExperimentNotFound, ExperimentVariantNotFound: No such experiment or variant.
         WrongState: The experiment neither runs nor is paused.
         PreconditionFailed: It is not at version ``if_match``.
+        SendPlanDecided: Its send plan has a winner, which all others are to get.
         InvalidInput: The reason is empty, or the variant is not paused in a segment named.
         VariantNotPaused: It is paused nowhere, or was retired.
     """
     if not reason.strip():
         raise InvalidInput([FieldError("/reason", "must be said")])
     row = open_experiment(session, key, if_match=if_match)
+    refuse_decided(session, row, wanted="no variant can come back")
     if find_variant(session, row, key=variant).retired_at is not None:
         raise VariantNotPaused(variant, reason="it was retired")
     pauses = [pause for pause in live_pauses(session, row.series) if pause.variant == variant]

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -64,6 +64,13 @@ def check_id(value: object, pointer: str) -> str:
     else:
         return value
     raise InvalidInput([FieldError(pointer, detail)])
+
+
+def storable_ids(values: Iterable[object]) -> Iterator[str]:
+    """Those values that ``check_id`` lets through."""
+    for value in values:
+        if isinstance(value, str) and _UNSTORABLE.search(value) is None and 1 <= len(value.encode()) <= MAX_ID_BYTES:
+            yield value
 
 
 def check_json(value: object, *, max_depth: int, max_bytes: int, pointer: str = "") -> None:

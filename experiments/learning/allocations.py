@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from sqlmodel import Session, col, func, select
@@ -50,7 +51,13 @@ def newest_allocations(session: Session, series: int) -> dict[str, Allocation]:
 
 
 def add_allocations(
-    session: Session, series: int, *, weights: Mapping[str, Weights], reason: str, now: datetime
+    session: Session,
+    series: int,
+    *,
+    weights: Mapping[str, Weights],
+    reason: str,
+    now: datetime,
+    bases: Mapping[str, dict[str, Any]] | None = None,
 ) -> None:
     """Write the next version of each segment's weights; ``bump_snapshot`` must have been called before."""
     newest = newest_allocations(session, series)
@@ -60,7 +67,7 @@ def add_allocations(
             segment=segment,
             version=newest[segment].version + 1 if segment in newest else 1,
             weights=dict(shares),
-            basis={},
+            basis=(bases or {}).get(segment, {}),
             reason=reason,
             created_at=now,
         )

@@ -37,7 +37,7 @@ class Sources:
         """What a row says of a field; None where it says nothing. An empty text is nothing."""
         column = self.fields.get(name)
         value = None if column is None else values.get(column)
-        return self.constants.get(name) if value is None or value == "" else value
+        return self.constants.get(name) if _is_nothing(value) else value
 
     def attributes_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """A row's attributes, with those of an object named ``attributes``."""
@@ -46,8 +46,14 @@ class Sources:
         for name, value in self.constants.items():
             if name.startswith(ATTRIBUTE):
                 said.setdefault(name[len(ATTRIBUTE) :], value)
-        said.update({name: values[column] for name, column in self.attributes.items() if column in values})
+        for attribute, column in self.attributes.items():
+            if column in values and (attribute not in said or not _is_nothing(values[column])):
+                said[attribute] = values[column]
         return said
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or value == ""
 
 
 def sources_of(
@@ -70,14 +76,13 @@ def sources_of(
         if name not in fields and not name.startswith(ATTRIBUTE)
     ]
     known = set(table.columns)
-    is_fixed = table.is_text or bool(known)
     wrong += [
         FieldError(f"/map.{name}", f"names the column {shown(column)}; there are {_named(table)}")
         for name, column in layout.columns.items()
-        if is_fixed and table.is_text and column not in known
+        if table.is_fixed and column not in known
     ]
     by_field = {name: layout.columns.get(name, name) for name in fields}
-    if table.is_text:
+    if table.is_fixed:
         by_field = {name: column for name, column in by_field.items() if column in known}
         if needed and not any(name in by_field or name in layout.constants for name in needed):
             wrong.append(FieldError(f"/{next(iter(needed))}", f"has no column; there are {_named(table)}"))

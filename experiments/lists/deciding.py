@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import islice
 from typing import Any, Final
 
 import orjson
@@ -13,9 +12,9 @@ from experiments.decide import Decided, Decider
 from experiments.decisions.batch import SLICE, decide_slice
 from experiments.decisions.choosing import Asked
 from experiments.errors import FieldError, InvalidInput, JournalBusy
-from experiments.input.checks import check_id
+from experiments.input.checks import check_id, storable_ids
 from experiments.lists.columns import Sources
-from experiments.lists.reading import Row
+from experiments.lists.reading import Pace, Row, in_parts
 from experiments.snapshot.plans import PlacementPlan
 
 FIELDS: Final = ("customer_id", "occasion_id")
@@ -74,15 +73,20 @@ def decide_rows(
         JournalBusy: A slice could not be written for two minutes; what came before is durable.
         ListUnreadable: The rest can't be read; what came before is durable.
     """
-    while part := list(islice(rows, SLICE)):
+    pace = Pace(SLICE)
+    for part in in_parts(rows, pace):
         good: list[tuple[int, Asked]] = []
         failed: dict[int, Answered] = {}
+        ids = (_as_id(sources.field(row.values, "customer_id")) for row in part if row.error is None)
+        decider.expect(storable_ids(ids))
         for index, row in enumerate(part):
             try:
                 good.append((index, _ask(decider, row, sources=sources, is_text=is_text)))
             except InvalidInput as error:
                 failed[index] = Answered(row, None, error.code, str(error))
+        began = time.monotonic()
         done = patiently(partial(decide_slice, decider, good, placement=placement)) if good else {}
+        pace.took(time.monotonic() - began)
         yield [failed[i] if i in failed else _answered(row, done[i]) for i, row in enumerate(part)]
 
 

@@ -1,15 +1,18 @@
 """Recording a list of outcomes of any length, such as an email tool's click report."""
 
+import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from hashlib import blake2b
 from typing import Any, Final
+
+import orjson
 
 from experiments.lists.columns import Sources
 from experiments.lists.deciding import patiently
-from experiments.lists.reading import Row
+from experiments.lists.reading import Pace, Row, in_parts
 from experiments.record import OutcomeReport, Recorder, Rejected
 
 FIELDS: Final = tuple(OutcomeReport.model_fields)
@@ -31,7 +34,9 @@ class RecordedList:
 def record_rows(
     recorder: Recorder, rows: Iterator[Row], *, sources: Sources, source: str, events: Collection[str] | None = None
 ) -> RecordedList:
-    """Record slice by slice; a bad row harms no other, and sending all again is harmless if rows have an outcome_id.
+    """Record slice by slice; a bad row harms no other.
+
+    Sending all again is harmless if rows have an outcome_id, or say when it happened: rows that are alike are then one.
 
     Args:
         recorder: The process's.
@@ -44,10 +49,13 @@ def record_rows(
         ListUnreadable: The rest can't be read; what came before is durable.
     """
     done = RecordedList()
-    while part := list(islice(rows, _AT_ONCE)):
+    pace = Pace(_AT_ONCE)
+    for part in in_parts(rows, pace):
         good = [row for row in part if row.error is None]
         items = [_item(row.values, sources) for row in good]
+        began = time.monotonic()
         recorded = patiently(partial(recorder.record, items, source=source, events=events))
+        pace.took(time.monotonic() - began)
         done.accepted += recorded.accepted
         done.duplicates += recorded.duplicates
         done.statuses.update(recorded.statuses)
@@ -59,8 +67,16 @@ def record_rows(
 
 
 def _item(values: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
-    item = {name: sources.field(values, name) for name in FIELDS}
-    return {name: _typed(name, value) for name, value in item.items() if value is not None}
+    said = {name: sources.field(values, name) for name in FIELDS}
+    item = {name: _typed(name, value) for name, value in said.items() if value is not None}
+    if "occurred_at" in item and "outcome_id" not in item:
+        item["outcome_id"] = _id_of(item)
+    return item
+
+
+def _id_of(item: Mapping[str, Any]) -> str:
+    """The same id for the same report, since click reports have none and may be sent twice."""
+    return "row-" + blake2b(orjson.dumps(item, option=orjson.OPT_SORT_KEYS, default=str), digest_size=16).hexdigest()
 
 
 def _typed(name: str, value: Any) -> Any:  # text of CSV, or JSON

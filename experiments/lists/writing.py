@@ -6,7 +6,7 @@ it is told beside the file.
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -28,6 +28,7 @@ _ANSWER: Final[Columns] = {
     "propensity": "number",
     "allocation_version": "whole",
     "recorded": "flag",
+    "decide_after": "time",
 }
 _ERROR: Final[Columns] = {"error_code": "text", "error_detail": "text"}
 _MEMBERS: Final = (*_ANSWER, "experiment", "content")
@@ -69,7 +70,7 @@ class Writer:
         return row
 
 
-def _free(name: str, given: Sequence[str]) -> str:
+def _free(name: str, given: Collection[str]) -> str:
     while name in given:
         name = _PREFIX + name
     return name
@@ -103,9 +104,13 @@ def as_json(parts: Parts, summary: Summary) -> Iterator[bytes]:
 def _object(answer: Answered) -> dict[str, Any]:
     values = answer.row.values
     if answer.decided is None:
-        return values | {"row": answer.row.number, "error": {"code": answer.code, "detail": answer.detail}}
-    decided = {name: getattr(answer.decided, name) for name in _MEMBERS}
-    return values | {_free(name, tuple(values)): value for name, value in decided.items()}
+        said: dict[str, Any] = {
+            "row": answer.row.number,
+            "error": {"code": answer.code, "detail": answer.detail},
+        }
+    else:
+        said = {name: getattr(answer.decided, name) for name in _MEMBERS}
+    return values | {_free(name, values): value for name, value in said.items()}
 
 
 def as_csv(parts: Parts, summary: Summary, *, writer: Writer) -> Iterator[bytes]:

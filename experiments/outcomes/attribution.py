@@ -4,10 +4,14 @@ An outcome that names its decision counts there and for the same customer's prog
 those who report by decision would seem worth less than those held out). One that names a customer counts in each series
 once, for the latest decision before it. A metric counts it inside its window, which starts at the decision, and while
 it is not late.
+
+Where a series names an exposure event, the window starts at the first of these that the decision has. Which outcomes a
+decision keeps does not hang on its exposure, which may be reported later, or be corrected: what it keeps is counted
+again whenever its exposure moves, so that the order of arrival does not matter.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -16,6 +20,8 @@ from experiments.series import PinnedMetric, SeriesMetrics
 
 CLOCK_SKEW = timedelta(minutes=5)  # a named decision may seem to come after its outcome by so much
 MAX_WINDOW = timedelta(days=366)  # the longest that a metric may have
+EXPOSURE_REACH = timedelta(days=90)  # a unit that has not met its variant by then does not count
+REACH = EXPOSURE_REACH + MAX_WINDOW  # an outcome later than that counts for no decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,12 @@ class DecisionRef:
     allocation_version: int
     decided_at: datetime
     covariate: float | None = None
+    exposed_at: datetime | None = None
+
+    @property
+    def starts_at(self) -> datetime:
+        """When its windows start, and from when its unit counts: at its exposure where it has one."""
+        return self.decided_at if self.exposed_at is None else self.exposed_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +81,22 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Attributed:
-    """Where an outcome counts; ``status``: ``attributed``, ``late``, ``unattributed``, ``waiting`` (for a decision)."""
+    """Where an outcome counts; ``status``: ``attributed``, ``late``, ``unattributed``, ``waiting`` (for a decision).
+
+    ``kept``: decisions, of series with an exposure event, that keep it whether or not it counts now; ``exposes``: those
+    of them that it says were met.
+    """
 
     outcome: OutcomeRow
     hits: tuple[Hit, ...]
     status: str
+    kept: tuple[bytes, ...] = ()
+    exposes: tuple[bytes, ...] = ()
+
+    @property
+    def decisions(self) -> set[bytes]:
+        """All decisions that it belongs to."""
+        return {*self.kept, *(hit.decision.id for hit in self.hits)}
 
 
 def attribute(
@@ -96,12 +119,22 @@ def attribute(
         return Attributed(outcome, (), "waiting")
     read = [hit for decision in decisions for hit in hits_of(outcome, decision, series=metrics[series_of(decision.id)])]
     hits = tuple(hit for hit in read if not is_late(outcome, hit))
-    return Attributed(outcome, hits, "attributed" if hits else "late" if read else "unattributed")
+    kept = [decision for decision in decisions if keeps(outcome, decision, series=metrics[series_of(decision.id)])]
+    exposes = tuple(one.id for one in kept if is_exposure(outcome, one, series=metrics[series_of(one.id)]))
+    awaited = any(one.exposed_at is None for one in kept)
+    if hits or exposes or awaited:
+        status = "attributed"
+    else:
+        is_late_exposure = any(outcome.event == metrics[series_of(one.id)].exposure for one in decisions)
+        status = "late" if read or is_late_exposure else "unattributed"
+    return Attributed(outcome, hits, status, tuple(one.id for one in kept), exposes)
 
 
 def hits_of(outcome: OutcomeRow, decision: DecisionRef, *, series: SeriesMetrics) -> Iterable[Hit]:
     """The metrics of a decision whose event and window an outcome meets."""
-    age = outcome.occurred_at - decision.decided_at
+    if series.exposure is not None and decision.exposed_at is None:
+        return
+    age = outcome.occurred_at - decision.starts_at
     covariate = series.covariate_of(decision.covariate)
     for metric in series.metrics:
         is_known = metric.since is None or outcome.received_at >= metric.since
@@ -111,7 +144,29 @@ def hits_of(outcome: OutcomeRow, decision: DecisionRef, *, series: SeriesMetrics
 
 def is_late(outcome: OutcomeRow, hit: Hit) -> bool:
     """Whether an outcome was received after the window and the grace that follows it."""
-    return outcome.received_at > hit.decision.decided_at + hit.metric.window + hit.metric.grace
+    return outcome.received_at > hit.decision.starts_at + hit.metric.window + hit.metric.grace
+
+
+def is_exposure(outcome: OutcomeRow, decision: DecisionRef, *, series: SeriesMetrics) -> bool:
+    """Whether an outcome says that the unit of a decision met its variant; it is late when outcomes of it would be."""
+    age = outcome.occurred_at - decision.decided_at
+    in_time = -CLOCK_SKEW <= age < EXPOSURE_REACH and outcome.received_at <= outcome.occurred_at + series.patience
+    return outcome.event == series.exposure and outcome.machine is None and in_time
+
+
+def keeps(outcome: OutcomeRow, decision: DecisionRef, *, series: SeriesMetrics) -> bool:
+    """Whether an outcome could count for a decision if its exposure came, or were, at another time."""
+    if series.exposure is None:
+        return False
+    age = outcome.occurred_at - decision.decided_at
+    could = any(metric.reads(outcome.event) and age < EXPOSURE_REACH + metric.window for metric in series.metrics)
+    return is_exposure(outcome, decision, series=series) or (could and age >= -CLOCK_SKEW)
+
+
+def exposed(decision: DecisionRef, outcomes: Iterable[OutcomeRow], *, series: SeriesMetrics) -> DecisionRef:
+    """A decision with its exposure: the first that any of the outcomes reports, and never before the decision."""
+    times = [one.occurred_at for one in outcomes if is_exposure(one, decision, series=series)]
+    return replace(decision, exposed_at=max(min(times), decision.decided_at) if times else None)
 
 
 def _decisions(

@@ -107,8 +107,8 @@ class Changes:
         people, machines = (totals.get((decision.id, key)) for key in (metric.key, metric.key + MACHINES))
         if people is not None and people.first_at is not None:
             self._add(hit, unit=people, key=metric.key, sign=sign)
-            hour, series = hour_of(decision.decided_at)[0], series_of(decision.id)
-            age = max(0.0, (people.first_at - decision.decided_at).total_seconds())
+            hour, series = hour_of(decision.starts_at)[0], series_of(decision.id)
+            age = max(0.0, (people.first_at - decision.starts_at).total_seconds())
             self.ages[series, metric.key, decision.variant, hour // 24, age_bin(age)] += sign
         if machines is not None and machines.first_at is not None:
             both = machines if people is None else people.with_more(machines)
@@ -118,7 +118,7 @@ class Changes:
 
     def _add(self, hit: Hit, *, unit: UnitTotal, key: str, sign: int) -> None:
         decision, metric = hit.decision, hit.metric
-        hour, _ = hour_of(decision.decided_at)
+        hour, _ = hour_of(decision.starts_at)
         place = (series_of(decision.id), decision.segment, decision.allocation_version, decision.variant, hour, key)
         value = unit.value(metric)
         self.responses[place].add_unit(value, responds=unit.responds(metric), cap=metric.cap, sign=sign)

@@ -4,6 +4,7 @@ Locks are taken in one order everywhere (decisions by id, then responses, then t
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -12,9 +13,10 @@ from sqlalchemy import Connection, Row, and_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from experiments.corrections.in_force import add_excluded, counted, mark_arrivals
+from experiments.corrections.totals import count_again
 from experiments.customers.aliases import persons_of
 from experiments.decisions.hashing import period_of, series_of
-from experiments.outcomes.attribution import CLOCK_SKEW, MAX_WINDOW, Attributed, DecisionRef, OutcomeRow, attribute
+from experiments.outcomes.attribution import CLOCK_SKEW, REACH, Attributed, DecisionRef, OutcomeRow, attribute
 from experiments.outcomes.responses import apply_hits
 from experiments.series import SeriesMetrics, read_series_metrics
 from experiments.tables import Attribution, Decision, Outcome
@@ -72,7 +74,7 @@ def sweep(connection: Connection, now: datetime, *, shard: int, limit: int = 500
 
 
 def _counting(found: Mapping[bytes, Attributed]) -> set[bytes]:
-    return {id_ for id_, result in found.items() if result.hits}
+    return {id_ for id_, result in found.items() if result.hits or result.kept}
 
 
 def _next(row: OutcomeRow, found: Attributed, *, now: datetime) -> dict[str, Any]:
@@ -105,7 +107,15 @@ def _attribute(connection: Connection, rows: Collection[OutcomeRow], *, has_peop
     metrics = read_series_metrics(connection, {series_of(ref.id) for ref in refs})
     by_customer = _by_customer(theirs, persons=persons, metrics=metrics)
     found = {row.id: attribute(row, named=named, by_customer=by_customer, metrics=metrics) for row in rows}
-    lock_decisions(connection, {hit.decision.id for result in found.values() for hit in result.hits})
+    exposed_at = lock_decisions(connection, {id_ for result in found.values() for id_ in result.decisions})
+    if any(ref.exposed_at != exposed_at.get(ref.id, ref.exposed_at) for ref in refs):  # before the locks were held
+
+        def now(ref: DecisionRef) -> DecisionRef:
+            return replace(ref, exposed_at=exposed_at.get(ref.id, ref.exposed_at))
+
+        named = {id_: now(ref) for id_, ref in named.items()}
+        by_customer = {id_: [now(ref) for ref in refs] for id_, refs in by_customer.items()}
+        found = {row.id: attribute(row, named=named, by_customer=by_customer, metrics=metrics) for row in rows}
     return found
 
 
@@ -118,6 +128,7 @@ _REF = (
     _decision.c.allocation_version,
     _decision.c.decided_at,
     _decision.c.covariate,
+    _decision.c.exposed_at,
 )
 
 
@@ -138,7 +149,7 @@ def _of_customers(
     query = select(*_REF).where(
         and_(
             _decision.c.customer_id.in_(customers),
-            _decision.c.decided_at.between(min(times) - MAX_WINDOW, max(times) + CLOCK_SKEW),
+            _decision.c.decided_at.between(min(times) - REACH, max(times) + CLOCK_SKEW),
             ~_decision.c.late,
         )
     )
@@ -167,11 +178,17 @@ def _first_of_each_unit(refs: Iterable[DecisionRef], *, metrics: Mapping[int, Se
     return list(first.values())
 
 
-def lock_decisions(connection: Connection, ids: Collection[bytes]) -> None:
-    """Lock decisions in order of id: whoever counts an outcome of theirs holds these locks."""
-    if ids and connection.dialect.name == "postgresql":  # SQLite's writer is alone
-        query = select(_decision.c.id).where(_decision.c.id.in_(ids)).order_by(_decision.c.id)
-        connection.execute(query.with_for_update(key_share=True)).all()
+def lock_decisions(connection: Connection, ids: Collection[bytes]) -> Mapping[bytes, datetime | None]:
+    """Lock decisions in order of id: whoever counts an outcome of theirs holds these locks.
+
+    Returns:
+        When each was exposed, as it is while the lock is held; nothing on SQLite, whose writer is alone.
+    """
+    if not ids or connection.dialect.name != "postgresql":
+        return {}
+    c = _decision.c
+    query = select(c.id, c.exposed_at).where(c.id.in_(ids)).order_by(c.id)
+    return {row[0]: row[1] for row in connection.execute(query.with_for_update(key_share=True))}
 
 
 # Writing.
@@ -197,13 +214,19 @@ def _insert(connection: Connection, rows: list[OutcomeRow], *, statuses: dict[by
 
 
 def _apply(connection: Connection, found: Iterable[Attributed], *, excluded: Collection[bytes], shard: int) -> None:
-    """Attribute outcomes, and count them; those that a correction excludes stay attributed without counting."""
-    hits = [(result.outcome, hit) for result in found for hit in result.hits]
-    links = {(hit.decision.id, outcome.id) for outcome, hit in hits}
+    """Attribute outcomes, and count them; those that a correction excludes stay attributed without counting.
+
+    Decisions that an outcome exposes are counted again from all that they keep.
+    """
+    results = list(found)
+    exposed = {id_ for result in results for id_ in result.exposes}
+    hits = [(result.outcome, hit) for result in results for hit in result.hits if hit.decision.id not in exposed]
+    links = {(decision, result.outcome.id) for result in results for decision in result.decisions}
     if links:
         values = [{"decision_id": decision, "outcome_id": outcome} for decision, outcome in sorted(links)]
         connection.execute(_attribution.insert(), values)
         apply_hits(connection, [one for one in hits if one[0].id not in excluded], shard=shard)
+        count_again(connection, exposed, shard=shard)
 
 
 def _answer(

@@ -93,6 +93,7 @@ def observed_in(
     segments: Iterable[str],
     unit: str,
     held_out: float,
+    exposure: str | None = None,
     now: datetime,
 ) -> dict[str, Observed]:
     """What happened lately in segments of a placement, each read from the series that served it last.
@@ -107,13 +108,14 @@ def observed_in(
         segmentation: Of the placement now.
         segments: Keys of it.
         unit: ``customer`` or ``occasion``.
+        exposure: The event from which units are to count; series whose units counted otherwise are not read.
         held_out: Share of the customers whom experiments don't get, of those that a programme counts.
         now: Units decided in the 90 days before are read.
     Returns:
         By segment; those without matured units are not in it.
     """
     matured_before = int((now - metric.window - metric.grace).timestamp()) // _HOUR
-    series = _measuring(session, placement, metric=metric, segmentation=segmentation)
+    series = _measuring(session, placement, metric=metric, segmentation=segmentation, exposure=exposure)
     chosen = _chosen(session, series, unit=unit, hours=(matured_before - _RECENT_HOURS, matured_before))
     wanted, found = set(segments), dict[str, Observed]()
     for number, own in chosen.items():
@@ -128,9 +130,11 @@ def observed_in(
     return found
 
 
-def _measuring(session: Session, placement: str, *, metric: PinnedMetric, segmentation: str) -> dict[int, Series]:
+def _measuring(
+    session: Session, placement: str, *, metric: PinnedMetric, segmentation: str, exposure: str | None
+) -> dict[int, Series]:
     """Series of a placement that measured the metric, over the same segmentation (a programme counts by any)."""
-    query = select(Series).where(Series.placement == placement)
+    query = select(Series).where(Series.placement == placement, col(Series.exposure).is_not_distinct_from(exposure))
     query = query.where((col(Series.kind) == "programme") | (col(Series.segmentation) == segmentation))
     wanted = _meaning(metric.to_json())
     return {row.number or 0: row for row in session.exec(query) if any(_meaning(one) == wanted for one in row.metrics)}

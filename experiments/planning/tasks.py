@@ -74,6 +74,7 @@ class _Draft:
     smallest_effect: float | None
     n_variants: int
     gates: Gates
+    exposure: str | None = None
 
 
 def task_of(session: Session, request: PlanRequest) -> Task:
@@ -118,6 +119,7 @@ def _of_experiment(session: Session, request: PlanRequest, *, key: str) -> Task:
         smallest_effect=request.smallest_effect or definition.smallest_effect,
         n_variants=len(definition.variants),
         gates=definition.gates,
+        exposure=definition.exposure,
     )
     return _of_draft(session, draft, request=request, design=design)
 
@@ -140,6 +142,7 @@ def _of_draft(session: Session, draft: _Draft, *, request: PlanRequest, design: 
         segments=segments,
         unit=draft.unit,
         held_out=placement.body["holdout"]["share"],
+        exposure=draft.exposure,
         now=database_now(session),
     )
     known, as_one = _known(observed, request, segments=segments, metric=metric)

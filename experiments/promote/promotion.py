@@ -54,7 +54,8 @@ def promote(session: Session, key: str, *, request: object, actor: str) -> dict[
         InvalidInput: A field that is wrong, among them segments and variants that the experiment doesn't have, and an
             expiry in the past.
         PromotionRefused: The verdict of a segment isn't ``ship``, or its winner is another, or a guardrail has paused
-            it there, and there is no force; or no segments were named and none is proven.
+            it there, or the experiment is a send plan, and there is no force; or no segments were named and none is
+            proven.
     """
     wanted = parse(PromotionRequest, request)
     bump_snapshot(session)
@@ -118,10 +119,15 @@ def _promotion(session: Session, key: str, *, request: PromotionRequest) -> _Pro
     variants = session.exec(query.order_by(col(SeriesVariant.position))).all()
     now = database_now(session)
     _check_fields(request, series=series, variants=variants, now=now)
+    if series.send_plan is not None and not request.force:
+        raise PromotionRefused(key, fields=[FieldError("/force", _NO_STANDING_POLICY)])
     review = results(session, key, as_of=request.as_of, is_brief=True)
     paused = paused_places(session, series.number)
     winners = _winners(key, request, review=review, series=series, paused=paused)
     return _Promotion(experiment, series, variants, winners, review, request, now)
+
+
+_NO_STANDING_POLICY = "a send plan leaves no standing policy, unless forced: what won a send in hours need not last"
 
 
 def _check_fields(

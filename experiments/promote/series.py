@@ -21,7 +21,7 @@ def open_policy_series(
     now: datetime,
     paused: Collection[Place] = (),
 ) -> Series:
-    """Open the series of a promotion: the experiment's variants and metrics, so that its worth stays measured.
+    """Open the series of a promotion: variants, metrics and exposure of the experiment, so that it stays measured.
 
     Args:
         session: The caller's transaction; ``bump_snapshot`` has been called.
@@ -42,6 +42,7 @@ def open_policy_series(
         segmentation_version=parent.segmentation_version,
         segments=list(winners),
         metrics=parent.metrics,
+        exposure=parent.exposure,
         opens_at=opens_at,
         created_at=now,
     )

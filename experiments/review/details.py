@@ -4,6 +4,7 @@ from typing import Any
 
 from experiments.review.answer import Detail, number, pair
 from experiments.review.estimates import estimate
+from experiments.review.exposure import decided_detail
 from experiments.review.hurdle import hurdle_detail
 from experiments.review.methods import NONE_MATURED, Methods
 from experiments.review.reading import Reading
@@ -16,6 +17,8 @@ def details(reading: Reading, evidence: Evidence, *, methods: Methods, with_hurd
     found = [_always_valid(evidence), methods.said]
     if reading.uncapped is not None:
         found.append(_uncapped(reading.uncapped))
+    if reading.exposures is not None:
+        found.append(decided_detail(reading.exposures, n_segments=len(reading.units.segments)))
     if with_hurdle and reading.metric.kind == "mean":
         plain, better = estimate(reading.units), reading.metric.higher_is_better
         found.append(hurdle_detail(reading.units, plain=plain, higher_is_better=better))

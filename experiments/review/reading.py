@@ -23,11 +23,12 @@ from experiments.errors import (
     SegmentNotFound,
     WrongState,
 )
-from experiments.review.money import Costs, costs_of, monthly_units, net_of_costs, value_metric
+from experiments.review.money import costs_of, monthly_units, net_of_costs, value_metric
 from experiments.review.strata import Strata, strata_of
 from experiments.review.unit_values import CovariateUse, UnitValues, unit_values
 from experiments.series import PinnedMetric
 from experiments.tables import Experiment, Series, SeriesVariant
+from experiments.tallies.exposures import Exposures, read_exposures
 from experiments.tallies.read import Tallies, Weights, read_tallies, read_weights
 from optimizer.errors import OptimizerError
 
@@ -60,6 +61,7 @@ class Reading:
         net: Strata of what units are worth in money after costs; None if nothing is money.
         currency: Of ``net``, as far as it is known.
         money_metric: Key of the metric whose totals, uncapped, are that money; None where there are costs alone.
+        exposures: How many units were decided and how many met their variant; None where they count from decisions.
     """
 
     metric: PinnedMetric
@@ -78,6 +80,7 @@ class Reading:
     net: Strata | None
     currency: str | None
     money_metric: str | None
+    exposures: Exposures | None = None
 
     @property
     def matured_share(self) -> float | None:
@@ -205,16 +208,16 @@ def read(
     """
     pinned = pinned_metric(series, metric)
     variants = variants_of_series(session, series.number or 0)
-    control = next(variant.key for variant in variants if variant.is_control)
     weights = read_weights(session, series.number or 0)
-    strata = partial(strata_of, weights=weights, control=control)
+    strata = partial(strata_of, weights=weights, control=next(one.key for one in variants if one.is_control))
     maturing = (as_of - pinned.window - pinned.grace).timestamp()
-    tallies_of = _reader(session, series, until=(as_of.timestamp(), maturing), segments=segments, machines=machines)
+    # Of days before the one that is maturing all hours have matured.
+    hours = int(as_of.timestamp() // _HOUR) + 1, int(maturing // _DAY) * 24
+    tallies_of = _reader(session, series, hours=hours, segments=segments, machines=machines)
     tallies, capped = tallies_of(pinned.key), pinned.cap is not None
     measured = _measured(tallies, pinned)
     matured = measured & (_decided_by(tallies, series) <= maturing)
-    costs = costs_of([variant.cost for variant in variants])
-    net, value = _net(pinned, pinned_metrics(series), costs=costs, read_strata=lambda key: strata(tallies_of(key)))
+    net, value = _net(pinned, pinned_metrics(series), variants=variants, read_strata=lambda m: strata(tallies_of(m)))
     units, matured_units = (strata(tallies, capped=capped, chosen=chosen) for chosen in (measured, matured))
     values = unit_values(units, metric=pinned, covariate=(series.covariate or {}).get("attribute"))
     return Reading(
@@ -233,14 +236,27 @@ def read(
         net=net,
         currency=None if value is None else value.currency,
         money_metric=None if value is None else value.key,
+        exposures=_exposures(session, series, tallies=tallies, before_hour=hours[0]),
+    )
+
+
+def _exposures(session: Session, series: Series, *, tallies: Tallies, before_hour: int) -> Exposures | None:
+    if series.exposure is None:
+        return None
+    return read_exposures(
+        session,
+        series.number or 0,
+        event=series.exposure,
+        segments=tallies.segments,
+        variants=tallies.variants,
+        before_hour=before_hour,
     )
 
 
 def _reader(
-    session: Session, series: Series, *, until: tuple[float, float], segments: Collection[str] | None, machines: bool
+    session: Session, series: Series, *, hours: tuple[int, int], segments: Collection[str] | None, machines: bool
 ) -> Callable[[str], Tallies]:
-    """Tallies by metric, each read once. Of days before the one that is maturing, all hours have matured."""
-    before_hour, hourly_from = int(until[0] // _HOUR) + 1, int(until[1] // _DAY) * 24
+    """Tallies by metric, each read once: before the first of the ``hours``, and by the hour from the second."""
 
     @cache
     def tallies_of(key: str) -> Tallies:
@@ -249,8 +265,8 @@ def _reader(
             series.number or 0,
             metric=key,
             segments=segments,
-            before_hour=before_hour,
-            hourly_from=hourly_from,
+            before_hour=hours[0],
+            hourly_from=hours[1],
             with_machines=machines,
         )
 
@@ -277,9 +293,14 @@ def _alike(matured_units: Strata, values: UnitValues, *, metric: PinnedMetric) -
 
 
 def _net(
-    asked: PinnedMetric, pinned: Sequence[PinnedMetric], *, costs: Costs, read_strata: Callable[[str], Strata]
+    asked: PinnedMetric,
+    pinned: Sequence[PinnedMetric],
+    *,
+    variants: Sequence[SeriesVariant],
+    read_strata: Callable[[str], Strata],
 ) -> tuple[Strata | None, PinnedMetric | None]:
     """Strata of what units are worth after costs, and the metric that is money; None where nothing is."""
+    costs = costs_of([variant.cost for variant in variants])
     value, goal = value_metric(asked, pinned, costs=costs), pinned[0]
     if value is None and not costs.any:
         return None, None
@@ -299,9 +320,14 @@ def _current(weights: Weights, segments: Sequence[str]) -> dict[str, Mapping[str
 
 
 def _decided_by(tallies: Tallies, series: Series) -> Floats:
-    """When all units of each row had been decided, as far as is known: at the end of its hour, or of the series."""
+    """When all units of each row had been decided, as far as is known: at the end of its hour, or of the series.
+
+    Units may still meet their variants after their series has closed.
+    """
     hour_ends = (tallies.hour + 1).astype(np.float64) * _HOUR
-    return hour_ends if series.closes_at is None else np.minimum(hour_ends, series.closes_at.timestamp())
+    if series.closes_at is None or series.exposure is not None:
+        return hour_ends
+    return np.minimum(hour_ends, series.closes_at.timestamp())
 
 
 def _hours(tallies: Tallies, matured: Flags) -> dict[str, Floats]:

@@ -16,6 +16,7 @@ from experiments.review.answer import Detail, Shown, shown, variants_of
 from experiments.review.checks import Noted, checks_of, ratio_check, sample_ratios
 from experiments.review.details import details
 from experiments.review.estimates import ENOUGH_RESPONDERS, estimate
+from experiments.review.exposure import exposure_check
 from experiments.review.guardrails import NO_GUARDRAILS, GuardrailFindings, find
 from experiments.review.machines import add_machines, has_machines
 from experiments.review.methods import Methods
@@ -142,6 +143,9 @@ def reviewed(
     overall = _row(review, len(keys))
     noted = Noted(n_lacking=reading.n_lacking, n_merged=reading.n_merged)
     checks, warnings = checks_of(reading.units, noted, whole=review.whole, ratios=review.ratios)
+    if reading.exposures is not None:
+        checks["exposure"], more = exposure_check(reading.exposures, variants=reading.units.variants)
+        warnings += more
     return {
         "matured_share": reading.matured_share,
         "segments": rows,

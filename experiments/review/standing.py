@@ -132,6 +132,7 @@ def _as_two(reading: Reading, standing: Mapping[str, str]) -> Reading:
         matured=unit_values(matured_units, metric=reading.metric, covariate=None).strata,
         uncapped=None,
         net=None if reading.net is None else relabelled(reading.net, chosen, variants=names),
+        exposures=None,
         weights={segment: {STANDING: share, EXPLORING: 1.0 - share} for segment, share in shares.items()},
     )
 
@@ -154,4 +155,5 @@ def _joined(parts: list[Reading]) -> Reading:
         monthly_units=sum(rates) if len(rates) == len(parts) else None,
         weights={segment: weights for part in parts for segment, weights in part.weights.items()},
         net=joined(nets) if same_money else None,
+        exposures=None,
     )

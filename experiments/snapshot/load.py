@@ -16,10 +16,11 @@ from experiments.catalog.definitions import (
     SegmentationDefinition,
 )
 from experiments.customers.aliases import has_people
-from experiments.decisions.hashing import UnitHash, Wheel
+from experiments.decisions.hashing import ShareHash, UnitHash, Wheel
 from experiments.mail_events.intakes import events_of
 from experiments.mail_events.signatures import Trust
 from experiments.segments.rules import Segmentation, compile_segmentation
+from experiments.send_plans.pinned import PinnedSendPlan
 from experiments.series import PinnedCovariate
 from experiments.snapshot.plans import (
     FOREVER,
@@ -27,6 +28,7 @@ from experiments.snapshot.plans import (
     KeyPlan,
     PlacementPlan,
     Policy,
+    SendTest,
     SeriesPlan,
     Snapshot,
     VariantPlan,
@@ -258,7 +260,17 @@ def _series_plan(
         control=next(variant.key for variant in variants if variant.is_control),
         covariate=PinnedCovariate.from_json(row.covariate),
         paused=paused,
+        send_test=_send_test(row, secret=secret),
+        has_exposure=row.exposure is not None,
     )
+
+
+def _send_test(row: Series, *, secret: bytes) -> SendTest | None:
+    plan = PinnedSendPlan.from_json(row.send_plan)
+    if plan is None or plan.decided_at is not None:
+        return None
+    due = None if plan.decide_after is None else plan.decide_after.timestamp()
+    return SendTest(ShareHash(secret, row.number or 0), plan.test_share, plan.winner_after.total_seconds(), due)
 
 
 def _variant_plan(variant: SeriesVariant, content_format: Format) -> VariantPlan:

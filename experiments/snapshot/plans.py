@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from experiments.catalog.content import Content
 from experiments.catalog.definitions import AttributeDefinition, PlacementDefinition
-from experiments.decisions.hashing import UnitHash, Wheel
+from experiments.decisions.hashing import ShareHash, UnitHash, Wheel
 from experiments.mail_events.signatures import Trust
 from experiments.segments.rules import Segmentation
 from experiments.series import PinnedCovariate
@@ -24,10 +24,29 @@ class VariantPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class SendTest:
+    """Who is in the test of a send plan that has no winner yet. ``decide_after``: None before the test has begun."""
+
+    hash: ShareHash
+    share: float
+    lasts_seconds: float
+    decide_after: float | None
+
+    def has(self, unit: tuple[str, ...]) -> bool:
+        """Whether a unit is in the test."""
+        return self.hash(*unit) < self.share
+
+    def winner_due(self, now: float) -> float:
+        """When the winner is due, at the earliest: before the test has begun, as if it began now."""
+        return now + self.lasts_seconds if self.decide_after is None else self.decide_after
+
+
+@dataclass(frozen=True, slots=True)
 class SeriesPlan:
     """A series ready to decide. Times are seconds since 1970 on the database's clock.
 
-    ``paused``: segments and variants whose units get the control instead.
+    ``paused``: segments and variants whose units get the control instead. ``send_test``: None once there is a winner.
+    ``has_exposure``: units count only once they are reported to have met their variant.
     """
 
     number: int
@@ -47,6 +66,8 @@ class SeriesPlan:
     control: str
     covariate: PinnedCovariate | None = None
     paused: frozenset[tuple[str, str]] = frozenset()
+    send_test: SendTest | None = None
+    has_exposure: bool = False
 
     def is_open(self, segment: str, now: float) -> bool:
         """Whether the series decides for a segment at a moment."""

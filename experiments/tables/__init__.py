@@ -19,7 +19,7 @@ from experiments.tables.definitions import (
 from experiments.tables.journal import Alias, Attribution, Customer, Decision, DecisionAlias, Outcome, Response
 from experiments.tables.mail import Intake, MailMessage, MailToken
 from experiments.tables.records import Analysis, ApiKey, Audit, Correction, Lease
-from experiments.tables.tallies import Tally, TallyAge, TallyCovariate, TallyProduct, TallyResponse
+from experiments.tables.tallies import Tally, TallyAge, TallyCovariate, TallyExposure, TallyProduct, TallyResponse
 
 __all__ = [
     "Alias",
@@ -47,6 +47,7 @@ __all__ = [
     "Tally",
     "TallyAge",
     "TallyCovariate",
+    "TallyExposure",
     "TallyProduct",
     "TallyResponse",
     "VariantPause",

@@ -41,7 +41,9 @@ class Series(SQLModel, table=True):
     """Anything that randomises: an experiment, the winners of one promotion (policy), a placement's programme.
 
     It accepts decisions from ``opens_at`` until ``closes_at``; ``closed_segments`` says when single segments left it
-    (promotion). ``covariate`` is pinned as the experiment defines it: {attribute, missing}.
+    (promotion). ``covariate`` is pinned as the experiment defines it: {attribute, missing}; ``exposure`` too: the event
+    that says that a unit met its variant, null where every decision is taken as met. ``send_plan`` holds the plan and
+    how far it has come (``experiments.send_plans.pinned``).
     """
 
     __table_args__ = (
@@ -62,6 +64,8 @@ class Series(SQLModel, table=True):
     segments: Json = Field(sa_type=json_type())
     metrics: Json = Field(sa_type=json_type())
     covariate: Json = Field(default=None, nullable=True, sa_type=json_type())
+    send_plan: Json = Field(default=None, nullable=True, sa_type=json_type())
+    exposure: str | None = Field(default=None, sa_type=String)
     opens_at: datetime = Field(sa_type=UtcDateTime)
     closes_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     closed_segments: Json = Field(default_factory=dict, sa_type=json_type())

@@ -14,6 +14,7 @@ class Decision(SQLModel, table=True):
     """The variant chosen for a unit at first contact. ``id``: series number (4 bytes), 12 bytes of the unit's hash.
 
     ``covariate``: the unit's value of its series' covariate then; null where that was missing, or there is none.
+    ``exposed_at``: when the unit first met its variant, as far as reported; null in a series without an exposure event.
     ``merged``: the person turned out to have an earlier decision with another variant, under another id.
     """
 
@@ -38,6 +39,7 @@ class Decision(SQLModel, table=True):
     contradicted: bool = False
     covariate: float | None = Field(default=None, sa_type=Float(53))
     merged: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    exposed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class Outcome(SQLModel, table=True):

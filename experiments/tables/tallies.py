@@ -13,6 +13,8 @@ class Tally(SQLModel, table=True):
     """Units decided in one hour (``hour``: whole hours since 1970), counted once each.
 
     ``decided_seconds`` sums the seconds into the hour at which they were decided, so that ages are known within it.
+    Where a series names an exposure event, units count from their exposure on: it stands for the decision here, in the
+    hour and seconds, and in all tables below but ``TallyExposure``.
     """
 
     __table_args__ = (CLUSTERED,)
@@ -92,6 +94,25 @@ class TallyProduct(SQLModel, table=True):
     covariate_total: Decimal = Field(sa_type=ExactNumber)
     covariate_capped: Decimal = Field(sa_type=ExactNumber)
     covariate_denominator: Decimal = Field(sa_type=ExactNumber)
+
+
+class TallyExposure(SQLModel, table=True):
+    """Units by the hour of their decision: all, and those that met their variant since.
+
+    Only series with an exposure event have rows.
+    """
+
+    __tablename__ = "tally_exposure"
+    __table_args__ = (CLUSTERED,)
+
+    series: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
+    segment: str = Field(primary_key=True, sa_type=String)
+    allocation_version: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    variant: str = Field(primary_key=True, sa_type=String)
+    hour: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    shard: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    n_decided: int = Field(sa_type=BigInteger)
+    n_exposed: int = Field(sa_type=BigInteger)
 
 
 class TallyAge(SQLModel, table=True):

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Table
 from sqlmodel import SQLModel
 
 from experiments.column_types import ExactNumber, to_microseconds
-from experiments.tables import Tally, TallyAge, TallyCovariate, TallyProduct, TallyResponse
+from experiments.tables import Tally, TallyAge, TallyCovariate, TallyExposure, TallyProduct, TallyResponse
 
 EXACT = Context(prec=1_000)  # enough for a sum of squares of any floats of at most 1e12; only digits used cost
 MACHINES = "+machine"  # ends the key of what machines did for a metric; no key of a metric has a plus
@@ -67,11 +67,20 @@ class Covariates:
     total: Decimal = Decimal(0)
     total_squares: Decimal = Decimal(0)
 
-    def add_unit(self, value: Decimal, *, is_missing: bool) -> None:
-        """Add one unit."""
-        self.n_missing += is_missing
-        self.total = EXACT.add(self.total, value)
-        self.total_squares = EXACT.add(self.total_squares, EXACT.multiply(value, value))
+    def add_unit(self, value: Decimal, *, is_missing: bool, sign: int = 1) -> None:
+        """Add (sign 1) or take away (sign -1) one unit."""
+        move = EXACT.add if sign > 0 else EXACT.subtract
+        self.n_missing += sign * is_missing
+        self.total = move(self.total, value)
+        self.total_squares = move(self.total_squares, EXACT.multiply(value, value))
+
+
+@dataclass(slots=True)
+class Exposures:
+    """A change of one tally of units by the hour of their decision: all, and those that met their variant."""
+
+    n_decided: int = 0
+    n_exposed: int = 0
 
 
 @dataclass(slots=True)
@@ -123,6 +132,11 @@ def add_responses(connection: Connection, changes: Mapping[ResponseKey, Response
 def add_covariates(connection: Connection, changes: Mapping[TallyKey, Covariates], *, shard: int) -> None:
     """Move what the units' covariates were."""
     _add(connection, TallyCovariate, names=_TALLY, changes=changes, shard=shard)
+
+
+def add_exposures(connection: Connection, changes: Mapping[TallyKey, Exposures], *, shard: int) -> None:
+    """Move how many units were decided and met their variant, by the hour of decision."""
+    _add(connection, TallyExposure, names=_TALLY, changes=changes, shard=shard)
 
 
 def add_products(connection: Connection, changes: Mapping[ResponseKey, Products], *, shard: int) -> None:

@@ -229,6 +229,8 @@ def _period(hour: Ints, hourly_from: int | None) -> Ints:
 
 def _periods(rows: Rows, hourly_from: int | None) -> tuple[Ints, Floats]:
     """The distinct keys of units, with their counts: as of `Tallies`, `n_units` until `last_hour`."""
+    if (rows.values[0] <= 0.0).any():
+        rows = _with_units(rows)
     hour = rows.key[-1]
     key = np.stack([*rows.key[:-1], _period(hour, hourly_from)])
     n_units, n_lacking, decided_seconds = rows.values
@@ -238,6 +240,14 @@ def _periods(rows: Rows, hourly_from: int | None) -> tuple[Ints, Floats]:
     hours = hour[order].astype(np.float64)
     spans = [one.reduceat(hours, starts) if starts.size else hours for one in (np.minimum, np.maximum)]
     return key[:, order[starts]], np.stack([*counts, *spans])
+
+
+def _with_units(rows: Rows) -> Rows:
+    """Rows summed over shards, without those that no unit is left in (its exposure was of another hour after all)."""
+    order, starts = groups(rows.key)
+    sums = added(rows.values, order=order, starts=starts)
+    has_units = sums[0] > 0.0
+    return Rows(rows.key[:, order[starts]][:, has_units], sums[:, has_units])
 
 
 def _placed(rows: Rows | None, *, key: Ints, hourly_from: int | None, n: int) -> Floats:

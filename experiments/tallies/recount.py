@@ -4,14 +4,15 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import Connection, bindparam, select, tuple_, update
 from sqlmodel import Session
 
-from experiments.decisions.hashing import series_range
-from experiments.outcomes.attribution import DecisionRef, Hit, OutcomeRow, hits_of, is_late
+from experiments.decisions.hashing import series_of, series_range
+from experiments.outcomes.attribution import DecisionRef, Hit, OutcomeRow, exposed, hits_of, is_late
 from experiments.outcomes.responses import Changes, UnitTotal, counts, key_of, units_of, write_totals
 from experiments.series import SeriesMetrics, read_series_metrics
 from experiments.tables import (
@@ -23,18 +24,21 @@ from experiments.tables import (
     Tally,
     TallyAge,
     TallyCovariate,
+    TallyExposure,
     TallyProduct,
     TallyResponse,
 )
 from experiments.tallies.moves import (
     EXACT,
     Covariates,
+    Exposures,
     Products,
     Responses,
     TallyKey,
     Units,
     add_ages,
     add_covariates,
+    add_exposures,
     add_products,
     add_responses,
     add_units,
@@ -48,6 +52,8 @@ _outcome: Any = Outcome.__table__  # type: ignore[attr-defined]
 _attribution: Any = Attribution.__table__  # type: ignore[attr-defined]
 _response: Any = Response.__table__  # type: ignore[attr-defined]
 
+Counted = tuple[DecisionRef, bool, bool]  # a decision, whether it lacks an attribute, whether it came late
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -59,13 +65,49 @@ class Difference:
 
 
 @dataclass(slots=True)
+class CountedUnits:
+    """Changes of the tallies of units, gathered."""
+
+    units: dict[TallyKey, Units] = field(default_factory=lambda: defaultdict(Units))
+    covariates: dict[TallyKey, Covariates] = field(default_factory=lambda: defaultdict(Covariates))
+    exposures: dict[TallyKey, Exposures] = field(default_factory=lambda: defaultdict(Exposures))
+
+    def add(self, counted: Counted, *, series: SeriesMetrics, sign: int) -> None:
+        """Add (sign 1) or take away (sign -1) one unit; a late one counts nowhere."""
+        decision, lacks, late = counted
+        if late:
+            return
+        is_met = series.exposure is None or decision.exposed_at is not None
+        if series.exposure is not None:
+            exposures = self.exposures[_key(decision, hour_of(decision.decided_at)[0])]
+            exposures.n_decided += sign
+            exposures.n_exposed += sign * is_met
+        if is_met:
+            self._add(decision, lacks=lacks, series=series, sign=sign)
+
+    def _add(self, decision: DecisionRef, *, lacks: bool, series: SeriesMetrics, sign: int) -> None:
+        hour, seconds = hour_of(decision.starts_at)
+        key = _key(decision, hour)
+        units = self.units[key]
+        units.n_units += sign
+        units.n_lacking += sign * lacks
+        units.decided_seconds += sign * seconds
+        covariate = series.covariate_of(decision.covariate)
+        if covariate is not None:
+            self.covariates[key].add_unit(covariate, is_missing=decision.covariate is None, sign=sign)
+
+
+def _key(decision: DecisionRef, hour: int) -> TallyKey:
+    return series_of(decision.id), decision.segment, decision.allocation_version, decision.variant, hour
+
+
+@dataclass(slots=True)
 class Recount:
     """What the raw rows of one series give, and where the stored rows differ."""
 
     series: int
     n_decisions: int = 0
-    units: dict[TallyKey, Units] = field(default_factory=lambda: defaultdict(Units))
-    covariates: dict[TallyKey, Covariates] = field(default_factory=lambda: defaultdict(Covariates))
+    counted: CountedUnits = field(default_factory=CountedUnits)
     changes: Changes = field(default_factory=Changes.none)
     differences: list[Difference] = field(default_factory=list)
 
@@ -85,9 +127,12 @@ def recount(
     connection = session.connection()
     metrics = read_series_metrics(connection, [series])[series]
     result = Recount(series)
-    for decisions in _decisions(connection, series):
-        totals = unit_totals(connection, decisions, metrics=metrics)
+    for stored in _decisions(connection, series):
+        outcomes = kept_outcomes(connection, stored)
+        decisions = with_exposures(stored, outcomes, metrics=metrics)
+        totals = unit_totals(decisions, outcomes, metrics=metrics)
         _count(result, decisions, totals=totals, metrics=metrics)
+        _compare_exposures(connection, result, stored=stored, right=decisions, mend=mend)
         _compare_responses(connection, result, ids=list(decisions), totals=totals, mend=mend)
         progress(len(decisions))
     _compare_tallies(connection, result, mend=mend)
@@ -98,9 +143,6 @@ def all_series(session: Session) -> list[int]:
     """The numbers of all series."""
     numbers = session.connection().execute(select(Series.__table__.c.number).order_by("number"))  # type: ignore[attr-defined]
     return list(numbers.scalars())
-
-
-Counted = tuple[DecisionRef, bool, bool]  # a decision, whether it lacks an attribute, whether it came late
 
 
 def _decisions(connection: Connection, series: int) -> Iterator[dict[bytes, Counted]]:
@@ -123,12 +165,24 @@ def read_counted(connection: Connection, ids: Collection[bytes]) -> dict[bytes, 
     return {row[0]: (DecisionRef(*row[:-2]), row[-2], row[-1]) for row in rows}
 
 
+def with_exposures(
+    decisions: Mapping[bytes, Counted], outcomes: Iterable[tuple[bytes, OutcomeRow]], *, metrics: SeriesMetrics
+) -> dict[bytes, Counted]:
+    """Decisions of one series, exposed as the outcomes that they keep say."""
+    kept: dict[bytes, list[OutcomeRow]] = defaultdict(list)
+    for id_, outcome in outcomes:
+        kept[id_].append(outcome)
+    return {
+        id_: (exposed(ref, kept[id_], series=metrics), lacks, late) for id_, (ref, lacks, late) in decisions.items()
+    }
+
+
 def unit_totals(
-    connection: Connection, decisions: Mapping[bytes, Counted], *, metrics: SeriesMetrics
+    decisions: Mapping[bytes, Counted], outcomes: Iterable[tuple[bytes, OutcomeRow]], *, metrics: SeriesMetrics
 ) -> dict[tuple[bytes, str], UnitTotal]:
-    """Each unit's totals from the raw outcomes that are attributed to it, and that no correction excludes."""
+    """Each unit's totals from the outcomes that its decision keeps."""
     totals: dict[tuple[bytes, str], UnitTotal] = defaultdict(UnitTotal)
-    for decision_id, outcome in _outcomes(connection, decisions):
+    for decision_id, outcome in outcomes:
         decision = decisions[decision_id][0]
         for hit in hits_of(outcome, decision, series=metrics):
             if counts(outcome, hit.metric) and not is_late(outcome, hit):
@@ -136,15 +190,16 @@ def unit_totals(
     return totals
 
 
-def _outcomes(connection: Connection, decisions: Iterable[bytes]) -> Iterator[tuple[bytes, OutcomeRow]]:
+def kept_outcomes(connection: Connection, decisions: Iterable[bytes]) -> list[tuple[bytes, OutcomeRow]]:
+    """The raw outcomes that are attributed to decisions, and that no correction excludes."""
     names = [name for name in OutcomeRow.__dataclass_fields__ if name != "is_future"]
     query = (
         select(_attribution.c.decision_id, *(_outcome.c[name] for name in names))
         .join(_outcome, _outcome.c.id == _attribution.c.outcome_id)
         .where(_attribution.c.decision_id.in_(decisions), _outcome.c.excluded_by.is_(None))
     )
-    for row in connection.execute(query).all():
-        yield row[0], OutcomeRow(**dict(zip(names, row[1:], strict=True)))
+    rows = connection.execute(query).all()
+    return [(row[0], OutcomeRow(**dict(zip(names, row[1:], strict=True)))) for row in rows]
 
 
 def _count(
@@ -155,22 +210,36 @@ def _count(
     metrics: SeriesMetrics,
 ) -> None:
     result.n_decisions += len(decisions)
-    for decision, lacks, late in decisions.values():
-        if not late:
-            hour, seconds = hour_of(decision.decided_at)
-            key = (result.series, decision.segment, decision.allocation_version, decision.variant, hour)
-            units = result.units[key]
-            units.n_units += 1
-            units.n_lacking += lacks
-            units.decided_seconds += seconds
-            covariate = metrics.covariate_of(decision.covariate)
-            if covariate is not None:
-                result.covariates[key].add_unit(covariate, is_missing=decision.covariate is None)
+    for counted in decisions.values():
+        result.counted.add(counted, series=metrics, sign=1)
     pinned = {metric.key: metric for metric in metrics.metrics}
     for id_, metric in units_of(totals.keys()):
         decision = decisions[id_][0]
         hit = Hit(decision, pinned[metric], metrics.covariate_of(decision.covariate))
         result.changes.add_unit(hit, totals=totals, sign=1)
+
+
+def _compare_exposures(
+    connection: Connection,
+    result: Recount,
+    *,
+    stored: Mapping[bytes, Counted],
+    right: Mapping[bytes, Counted],
+    mend: bool,
+) -> None:
+    wrong = [id_ for id_ in stored if stored[id_] != right[id_]]
+    for id_ in wrong:
+        have, want = stored[id_][0].exposed_at, right[id_][0].exposed_at
+        result.differences.append(Difference(f"decision {id_.hex()} exposed_at", _said(have), _said(want)))
+    if mend:
+        write_exposures(connection, {id_: right[id_][0].exposed_at for id_ in wrong})
+
+
+def write_exposures(connection: Connection, times: Mapping[bytes, datetime | None]) -> None:
+    """Store when decisions were exposed."""
+    if times:
+        setting = update(_decision).where(_decision.c.id == bindparam("key")).values(exposed_at=bindparam("at"))
+        connection.execute(setting, [{"key": id_, "at": at} for id_, at in sorted(times.items())])
 
 
 def _compare_responses(
@@ -213,9 +282,11 @@ def replace_totals(
 
 def _compare_tallies(connection: Connection, result: Recount, *, mend: bool) -> None:
     """Compare sums over shards; mending adds the difference to one shard."""
+    counted = result.counted
     tables: list[tuple[Any, dict[Any, dict[str, Any]], dict[str, Any]]] = [
-        (Tally, {key: asdict(units) for key, units in result.units.items()}, asdict(Units())),
-        (TallyCovariate, {key: asdict(one) for key, one in result.covariates.items()}, asdict(Covariates())),
+        (Tally, {key: asdict(units) for key, units in counted.units.items()}, asdict(Units())),
+        (TallyCovariate, {key: asdict(one) for key, one in counted.covariates.items()}, asdict(Covariates())),
+        (TallyExposure, {key: asdict(one) for key, one in counted.exposures.items()}, asdict(Exposures())),
         (TallyResponse, {key: asdict(one) for key, one in result.changes.responses.items()}, asdict(Responses())),
         (TallyProduct, {key: asdict(one) for key, one in result.changes.products.items()}, asdict(Products())),
         (TallyAge, {key: {"n_first": n} for key, n in result.changes.ages.items()}, {"n_first": 0}),
@@ -237,6 +308,8 @@ def _add(connection: Connection, table: type[Any], *, gaps: Mapping[Any, dict[st
         add_units(connection, {key: Units(**gap) for key, gap in gaps.items()}, shard=_MEND_SHARD)
     elif table is TallyCovariate:
         add_covariates(connection, {key: Covariates(**gap) for key, gap in gaps.items()}, shard=_MEND_SHARD)
+    elif table is TallyExposure:
+        add_exposures(connection, {key: Exposures(**gap) for key, gap in gaps.items()}, shard=_MEND_SHARD)
     elif table is TallyResponse:
         add_responses(connection, {key: Responses(**gap) for key, gap in gaps.items()}, shard=_MEND_SHARD)
     elif table is TallyProduct:

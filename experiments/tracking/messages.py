@@ -6,7 +6,7 @@ and ``group`` are taken and left aside. A null is as good as absent.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import orjson
@@ -23,6 +23,7 @@ EVENTS: Final[Mapping[str, str]] = {  # Segment's own names for what metrics are
     "Email Delivered": "delivered",
     "Unsubscribed": "unsubscribe",
 }
+_OLDEST: Final = timedelta(days=20 * 366)  # a greater age says that one of the clocks is none
 _VALUES: Final = ("revenue", "value", "total")
 _DECISIONS: Final = ("decision_id", "decisionId")
 
@@ -51,7 +52,7 @@ def read_message(item: object, *, kind: str | None, sent_at: datetime | None, re
     if not isinstance(item, dict):
         raise InvalidInput([FieldError("", f"must be an object, not {shown(item)}")])
     message = {name: value for name, value in item.items() if value is not None}
-    if (size := len(orjson.dumps(message))) > MAX_BYTES:
+    if (size := _size(message)) > MAX_BYTES:
         raise InvalidInput([FieldError("", f"must have at most {MAX_BYTES} bytes as JSON, not {size}")])
     kind = kind or message.get("type")
     if kind not in TYPES:
@@ -68,6 +69,18 @@ def read_message(item: object, *, kind: str | None, sent_at: datetime | None, re
         return Message(customer_id, outcome=_outcome(message, customer_id=customer_id, at=at))
     traits = _object(message, "traits") if kind == "identify" else {}
     return Message(customer_id, joins=joins, traits=traits)
+
+
+def _size(message: Mapping[str, Any]) -> int:
+    """Its bytes as JSON; a NaN that no metric reads does no harm.
+
+    Raises:
+        InvalidInput: It can't be JSON: a lone surrogate, an integer beyond 64 bits, too deep.
+    """
+    try:
+        return len(orjson.dumps(message))
+    except TypeError as error:
+        raise InvalidInput([FieldError("", f"is no JSON: {error}")]) from None
 
 
 def read_time(value: object, pointer: str) -> datetime | None:
@@ -99,12 +112,15 @@ def _object(message: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _moment(message: Mapping[str, Any], *, sent_at: datetime | None, received_at: datetime) -> datetime:
-    """When it happened on our clock: as long before it arrived as it was before it was sent."""
+    """When it happened on our clock: as long before it arrived as it was before it was sent, and never later."""
     happened = read_time(message.get("originalTimestamp") or message.get("timestamp"), "/timestamp")
     sent = read_time(message.get("sentAt"), "/sentAt") or sent_at
     if happened is None:
         return received_at
-    return happened if sent is None else received_at - (sent - happened)
+    if sent is None:
+        return happened
+    age = max(sent - happened, timedelta(0))
+    return received_at - age if age < _OLDEST else happened
 
 
 def _outcome(message: Mapping[str, Any], *, customer_id: str, at: datetime) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Taking a batch of Segment's messages: durable when it returns, and a bad one harms no other."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from experiments.catalog.definitions import AttributeDefinition
+from experiments.customers.aliases import Link
 from experiments.customers.traits import TRAITS, Traits
 from experiments.errors import FieldError, InvalidInput
 from experiments.input.attributes import coerce
@@ -19,7 +20,10 @@ _AT_ONCE: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """What became of a batch. ``ignored``: page, screen and group; ``n_dropped``: attributes that aren't declared."""
+    """What became of a batch.
+
+    ``ignored``: page, screen, group, and what a page may not do (join ids); ``n_dropped``: attributes not declared.
+    """
 
     success: bool
     accepted: int
@@ -62,10 +66,9 @@ def track(
             good.append((index, read_message(item, kind=kind, sent_at=sent_at, received_at=now)))
         except InvalidInput as error:
             rejected.append(Rejected(index, "invalid_message", str(error)))
-    if sender.events is None:
-        for _, message in good:
-            if message.joins is not None:
-                worker.decider.join(*message.joins)
+    if sender.events is not None:
+        good = [(index, replace(message, joins=None)) for index, message in good]
+    worker.decider.join_all([Link(*message.joins) for _, message in good if message.joins is not None])
     n_dropped = _tell_traits(worker, [message for _, message in good], sender=sender)
     recorded = _record(worker, [(i, one.outcome) for i, one in good if one.outcome is not None], sender=sender)
     n_told = sum(message.joins is not None or bool(message.traits) for _, message in good)

@@ -43,6 +43,38 @@ def test_other_attributes_are_refused_by_name(page: Client, attributes: dict[str
     assert pointers(assert_problem(answer, 422, "invalid_input")) == {f"/attributes/{name}" for name in attributes}
 
 
+def test_a_page_learns_nothing_of_a_customer_that_is_not_public(page: Client, running: Client, worker: Worker) -> None:
+    """Anybody can ask with a page's key, for anybody's id."""
+    running.put("/v1/attributes/first_name", {"type": "string"})
+    told = {"userId": "anna", "traits": {"first_name": "Anna", "country": "DE"}}
+    assert running.post("/v1/identify", told).get_json()["accepted"] == 1
+    worker.snapshots.refresh()
+    greets = {"key": "greets", "content": {"text": "Hi {{ first_name | default('there') }}"}}
+    running.put("/v1/placements/greeting", {"holdout": {"share": 0.0}, "default": greets})
+    asked, context = {"placement": "greeting", "customer_id": "anna"}, {"context": {"targetingKey": "anna"}}
+    for path, body in (
+        ("/v1/decisions", asked),
+        ("/ofrep/v1/evaluate/flags/greeting", context),
+        ("/ofrep/v1/evaluate/flags", context),
+    ):
+        assert "Hi Anna" in running.post(path, body).text
+        assert "Anna" not in page.post(path, body, headers=FROM_SHOP).text
+
+
+def test_a_page_learns_no_segment_that_others_decided_in(page: Client, running: Client, worker: Worker) -> None:
+    rich = {"key": "rich", "rule": {"attribute": "income", "gte": 100}}
+    running.put("/v1/segmentations/money", {"segments": [rich], "otherwise": "others"})
+    still = {"key": "still", "content": {"text": "Static"}}
+    running.put("/v1/placements/vault", {"segmentation": "money", "holdout": {"share": 0.0}, "default": still})
+    asked = {"placement": "vault", "customer_id": "anna"}
+    worker.snapshots.refresh()
+    decided = running.post("/v1/decisions", asked | {"attributes": {"income": 500}}).get_json()
+    assert decided["segment"] == "rich"
+    seen = page.post("/v1/decisions", asked, headers=FROM_SHOP).get_json()
+    assert (seen["decision_id"], seen["segment"]) == (decided["decision_id"], "others")
+    assert running.post("/v1/decisions", asked).get_json()["segment"] == "rich"
+
+
 @pytest.mark.parametrize("headers", [{}, {"Origin": "https://elsewhere.example"}, {"Origin": "null"}])
 def test_a_page_of_another_origin_may_not_use_the_key(page: Client, headers: dict[str, str]) -> None:
     answer = page.post("/v1/decisions", DECIDE, headers=headers)
@@ -121,6 +153,8 @@ def test_openfeature_in_a_page_leaves_out_what_is_not_public(page: Client) -> No
         (Pages(["https://shop.example/"]), ["decide"], "/origins"),
         (Pages(["https://shop.example:443"]), ["decide"], "/origins"),
         (Pages(["*"]), ["decide"], "/origins"),
+        (Pages(["https://b\u00fccher.example"]), ["decide"], "/origins"),  # a browser sends xn--bcher-kva.example
+        (Pages(["https://shop .example"]), ["decide"], "/origins"),
         (Pages([SHOP], [""]), ["decide"], "/events"),
         (Pages([SHOP]), ["admin"], "/scopes"),
         (Pages([SHOP]), ["analyse"], "/scopes"),

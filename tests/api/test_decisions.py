@@ -11,7 +11,7 @@ def test_a_decision_says_what_to_show_and_why(running: Client) -> None:
     decided = running.decide("c1", attributes={"first_name": "Ada"})
     assert set(decided) == {
         *("decision_id", "placement", "customer_id", "segment", "experiment", "variant", "deliver", "content"),
-        *("source", "reason", "propensity", "allocation_version", "recorded"),
+        *("source", "reason", "propensity", "allocation_version", "recorded", "decide_after"),
     }
     assert decided["content"] == {"text": {"a": "Hi Ada", "b": "A gift inside"}[decided["variant"]]}
     assert (decided["source"], decided["experiment"], decided["segment"]) == ("experiment", "subject", "everyone")

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Engine
 from sqlmodel import select
 
-from experiments.customers.aliases import Link, write_links
+from experiments.customers.aliases import MAX_IDS, Link, write_links
 from experiments.database import reading, transaction
 from experiments.decisions.hashing import holdout_uniform
 from experiments.tables import Alias, Decision, Workspace
@@ -104,6 +105,14 @@ def test_a_device_belongs_to_the_first_customer_who_signs_in(running: Client, wo
     assert running.decide("anna")["decision_id"] != running.decide("bert")["decision_id"]
 
 
+def test_a_person_gets_no_more_ids_than_a_person_may_have(engine: Engine) -> None:
+    with transaction(engine) as session:
+        write_links(session.connection(), [Link(f"device-{n}", "guest") for n in range(MAX_IDS + 5)])
+        write_links(session.connection(), [Link("device-0", "guest")])
+    with reading(engine) as session:
+        assert len(session.exec(select(Alias)).all()) == MAX_IDS - 1
+
+
 def test_joining_again_or_round_about_changes_nothing(running: Client, worker: Worker) -> None:
     running.decide("a")
     for anonymous_id, customer_id in (("a", "b"), ("b", "c"), ("a", "c"), ("c", "a"), ("b", "b"), ("c", "b")):
@@ -142,6 +151,7 @@ def test_whatever_the_order_a_person_gets_one_answer_and_tallies_agree(
 ) -> None:
     n = _count()
     person = {i: {i} for i in range(4)}
+    taken: set[int] = set()  # as another's device
     for step, i, j in steps:
         one, other = f"p{n}-{i}", f"p{n}-{j}"
         if step == "decide":
@@ -150,8 +160,10 @@ def test_whatever_the_order_a_person_gets_one_answer_and_tallies_agree(
             running.post("/v1/outcomes", {"customer_id": one, "event": "click"})
         else:
             running.decide(one, anonymous_id=other)
-            joined = person[i] | person[j]
-            person |= dict.fromkeys(joined, joined)
+            if j not in taken and j not in person[i]:
+                taken.add(j)
+                joined = person[i] | person[j]
+                person |= dict.fromkeys(joined, joined)
     worker.people.forget(*(f"p{n}-{i}" for i in range(4)))
     for ids in person.values():
         answers = [running.decide(f"p{n}-{i}") for i in sorted(ids)]

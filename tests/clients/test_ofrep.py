@@ -10,7 +10,9 @@ from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import ErrorCode
 from openfeature.flag_evaluation import Reason
 
-from tests.clients.conftest import PLACEMENT, Service
+from experiments.catalog.definition_store import put_placement
+from experiments.database import transaction
+from tests.clients.conftest import ACTOR, PLACEMENT, Service
 
 pytestmark = pytest.mark.xdist_group("clients")
 
@@ -58,6 +60,25 @@ def test_a_placement_that_is_not_there_is_no_flag(client: OpenFeatureClient) -> 
 def test_another_type_than_the_content_has_is_a_mismatch(client: OpenFeatureClient) -> None:
     found = client.get_boolean_details(PLACEMENT, default_value=True, evaluation_context=EvaluationContext("ofrep-4"))
     assert (found.value, found.error_code) == (True, ErrorCode.TYPE_MISMATCH)
+
+
+def test_each_type_of_value_arrives_as_that_type(service: Service, client: OpenFeatureClient) -> None:
+    """The provider compares types exactly: 1 is no float for it."""
+    contents = {"price": {"amount": 1.0}, "count": {"n": 3}, "on": {"on": True}, "hero-card": {"a": 1, "b": [1.0]}}
+    with transaction(service.engine) as session:
+        for key, content in contents.items():
+            payload = {"holdout": {"share": 0.0}, "default": {"key": "d", "content": content}}
+            put_placement(session, key, payload=payload, actor=ACTOR)
+    anna = EvaluationContext("anna")
+    found = [
+        client.get_float_details("price", 9.5, anna),
+        client.get_integer_details("count", 9, anna),
+        client.get_boolean_details("on", default_value=False, evaluation_context=anna),
+        client.get_object_details("hero-card", {}, anna),
+    ]
+    assert [one.error_code for one in found] == [None] * 4
+    assert [one.value for one in found] == [1.0, 3, True, {"a": 1, "b": [1.0]}]
+    assert {one.reason for one in found} == {Reason.STATIC}
 
 
 def test_a_wrong_key_leaves_the_application_its_default(service: Service) -> None:

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from experiments.decisions.hashing import UnitHash, Wheel, holdout_uniform, period_of, series_of, series_range
+from experiments.decisions.hashing import (
+    ShareHash,
+    UnitHash,
+    Wheel,
+    holdout_uniform,
+    period_of,
+    series_of,
+    series_range,
+)
 
 SECRET = bytes(range(32))
 
@@ -91,3 +99,22 @@ def test_ids_of_a_series_lie_in_its_range() -> None:
 def test_a_period_has_thirty_days() -> None:
     assert period_of(30 * 86_400 - 0.001) == 0
     assert period_of(30 * 86_400) == 1
+
+
+def test_the_place_in_a_test_share_is_keyed_personalised_blake2b_of_the_length_prefixed_unit() -> None:
+    """Written out by hand from its definition, and golden, so that no change of ours goes unseen."""
+    message, key = b"\x00\x00\x00\x0acustomer-1", SECRET + b"\x00\x00\x00\x07"
+    digest = blake2b(message, key=key, person=b"send plan test", digest_size=8).digest()
+    place = ShareHash(SECRET, 7)("customer-1")
+    assert place == pytest.approx(int.from_bytes(digest, "big") / 2**64, abs=2**-52)
+    assert place == 0.8220549628300097
+
+
+def test_being_in_a_test_says_nothing_of_the_variant_nor_of_another_test() -> None:
+    """False alarm: 2 in 10**6."""
+    test, variant, other = ShareHash(SECRET, 1), UnitHash(SECRET, 1), ShareHash(SECRET, 2)
+    places = np.array([(test(f"c{i}"), variant(f"c{i}")[1], other(f"c{i}")) for i in range(20_000)])
+    assert kstest(places[:, 0], "uniform").pvalue > 1e-6
+    correlation = np.corrcoef(places.T)
+    assert np.abs(correlation[0, 1:]).max() < 5 / np.sqrt(20_000)
+    assert kstest(places[places[:, 0] < 0.2, 1], "uniform").pvalue > 1e-6

@@ -17,7 +17,7 @@ from experiments.outcomes.attribution import OutcomeRow
 from experiments.outcomes.rows import sweep, write_outcomes
 from experiments.review import results
 from experiments.series import PinnedCovariate, PinnedDenominator
-from experiments.tables import MailMessage, MailToken, TallyResponse
+from experiments.tables import MailMessage, MailToken, Tally, TallyResponse
 from experiments.tallies.read import read_tallies
 from experiments.tallies.recount import recount
 from tests.experiments.review_world import KEY, observe, start_experiment
@@ -237,4 +237,21 @@ def test_clicks_and_deliveries_that_come_at_once_find_each_other(engine: Engine)
             done.result()
     assert sums_of(engine, TallyResponse, metric="click")["n_responders"] == 0
     assert sums_of(engine, TallyResponse, metric="click+machine")["n_responders"] == 20
+    _assert_recount_agrees(engine)
+
+
+def test_a_machine_exposes_nobody_and_one_found_out_later_takes_the_exposure_back(engine: Engine) -> None:
+    """A prefetched open is no meeting; a click in haste was taken for one until the delivery came."""
+    add_series(engine, SERIES, exposure="click", metrics=(CLICK, REVENUE))
+    add_variants(engine, SERIES)
+    decide(engine, *(decision(SERIES, customer, awaits_exposure=True) for customer in ("anna", "bob")))
+    record(engine, outcome("click", "bob", machine="scanner"))
+    assert all_rows(engine, Tally) == []
+    _assert_recount_agrees(engine)
+    _write(engine, _mail("click", "anna", seconds=1))
+    record(engine, outcome("purchase", "anna", value="5"))
+    assert sum(row.n_units for row in all_rows(engine, Tally)) == 1
+    _write(engine, _mail("delivered", "anna", seconds=0))
+    assert sum(row.n_units for row in all_rows(engine, Tally)) == 0
+    assert sums_of(engine, TallyResponse, metric="revenue")["total"] == 0
     _assert_recount_agrees(engine)

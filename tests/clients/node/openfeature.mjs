@@ -43,6 +43,31 @@ for (let i = 0; i < 12; i += 1) {
   values.add(web.getStringValue("hero", "?"));
 }
 assert.deepEqual([...values].sort(), ["A gift", "Hi"]);
+
+// What a page shows is recorded where it is shown, by a hook; then clicks can be reported by decision.
+const recorded = {};
+web.addHooks({
+  async after({ flagKey, context }) {
+    const answer = await fetch(`${baseUrl}/ofrep/v1/evaluate/flags/${flagKey}`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", ...Object.fromEntries(headers) },
+      body: JSON.stringify({ context }),
+    });
+    recorded[flagKey] = (await answer.json()).metadata;
+  },
+});
+await Web.setContext({ targetingKey: "node-shown" });
+const shown = web.getStringDetails("hero", "?");
+for (let i = 0; i < 100 && !recorded.hero; i += 1) await new Promise((resolve) => setTimeout(resolve, 20));
+assert.equal(shown.flagMetadata.decision_id, undefined, "a look has no decision");
+assert.match(recorded.hero.decision_id, /^[0-9a-f]{32}$/);
+assert.equal(recorded.hero.recorded, true);
+web.clearHooks();
+
+// A context that can't be used: defaults of the code, and never the values of the customer before.
+await Web.setContext({ targetingKey: "node-1", occasion_id: 5 });
+assert.equal(web.getStringDetails("hero", "fallback").value, "fallback");
+assert.equal(web.getStringDetails("hero", "fallback").errorCode, "INVALID_CONTEXT");
 await Web.setContext({});
 assert.equal(web.getStringDetails("hero", "fallback").errorCode, "TARGETING_KEY_MISSING");
 await Promise.all([Server.close(), Web.close()]);

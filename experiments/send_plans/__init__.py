@@ -1,0 +1,1 @@
+"""Send plans: a share of a send tests the variants, the rest waits and gets the winner."""
