@@ -10,7 +10,19 @@ from flask import Flask, Response, has_request_context
 from structlog.typing import EventDict, WrappedLogger
 from werkzeug.routing import BaseConverter
 
-from api import analyses, corrections, decisions, definitions, exports, outcomes, placements, plans, reviews, system
+from api import (
+    analyses,
+    corrections,
+    decisions,
+    definitions,
+    email_door,
+    exports,
+    outcomes,
+    placements,
+    plans,
+    reviews,
+    system,
+)
 from api import experiments as experiment_doors
 from api.doors import register
 from api.errors import handle_errors
@@ -25,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 RESOURCES: Final = (
     decisions.doors,
+    email_door.doors,
     outcomes.doors,
     corrections.doors,
     definitions.doors,

@@ -22,7 +22,7 @@ class Door:
     """One method of one path. ``scope`` is what a key must have; None needs no key.
 
     ``takes`` and ``gives`` are types of the bodies, ``gives_files``: media types beside
-    JSON; ``is_change``: If-Match is honoured.
+    JSON; ``is_change``: If-Match is honoured; ``is_for_email``: waits little, and takes a key from the address.
     """
 
     method: Method
@@ -38,6 +38,7 @@ class Door:
     gives_text: bool = False
     gives_files: tuple[str, ...] = ()
     is_change: bool = False
+    is_for_email: bool = False
 
 
 class Doors:
@@ -54,7 +55,7 @@ class Doors:
 
         def decorate(view: View) -> View:
             called, said = name or view.__name__, says or inspect.getdoc(view) or ""
-            guarded = view if scope is None else _guarded(view, scope)
+            guarded = view if scope is None else _guarded(view, scope, is_for_email=more.get("is_for_email", False))
             self.all.append(Door(method, path, guarded, f"{self.tag}.{called}", said, scope, **more))
             return view
 
@@ -68,10 +69,10 @@ def register(app: Flask, resources: Sequence[Doors]) -> None:
             app.add_url_rule(door.path, door.name, door.view, methods=[door.method])
 
 
-def _guarded(view: View, scope: Scope) -> View:
+def _guarded(view: View, scope: Scope, *, is_for_email: bool) -> View:
     @wraps(view)
     def guarded(**values: str) -> ResponseReturnValue:
-        authorise(scope)
+        authorise(scope, is_for_email=is_for_email)
         return view(**values)
 
     return guarded

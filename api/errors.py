@@ -118,6 +118,12 @@ class MissingScope(ApiError):
         super().__init__(f"This needs a key with the scope {scope!r}.")
 
 
+class KeyInAddress(ApiError):
+    """A key that can do more than decide, in an address, which others may log."""
+
+    status, code = 403, "key_in_address"
+
+
 class NotFound(ApiError):
     """Nothing is there."""
 
@@ -128,12 +134,6 @@ class UnsupportedMediaType(ApiError):
     """A body of another kind than the door takes."""
 
     status, code = 415, "unsupported_media_type"
-
-
-class FieldMissing(ApiError):
-    """The content has no such field, or doesn't say which is meant."""
-
-    status, code = 422, "field_missing"
 
 
 def problem(
@@ -151,6 +151,7 @@ def problem(
     if errors:
         body["errors"] = [{"pointer": error.pointer, "detail": error.detail} for error in errors]
     answer = Response(orjson.dumps(body), status=status, content_type="application/problem+json")
+    answer.headers["Cache-Control"] = "private, no-store"
     answer.headers.extend(headers or {})
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
