@@ -111,6 +111,8 @@ def _finish(answer: Response) -> Response:
     status = answer.status_code
     observe_request(method, route, status=status, seconds=seconds)
     answer.headers["X-Request-Id"] = request.id
+    if request.answer_headers is not None:
+        answer.headers.extend(request.answer_headers)
     if status >= 400 or seconds >= _SLOW_SECONDS or route not in _QUIET or _logs_all():
         log.info("request", method=method, route=route, status=status, seconds=round(seconds, 6))
     return answer

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from api.errors import InvalidHeader, KeyInAddress, MissingScope, Unauthenticated
+from api.rate_limits import count_request
 from api.requests import current_request
 from api.state import current_worker
 from experiments.access.keys import allows, check_key
@@ -25,6 +26,7 @@ def authorise(scope: str, *, is_for_email: bool = False) -> KeyPlan:
         Unauthenticated: No key, or none that works (any more).
         KeyInAddress: One in the address that can do more than decide.
         MissingScope: A key without the scope.
+        RateLimited: The key's quota is used up; email tools are answered all the same.
     """
     request = current_request()
     presented = list(_presented(request.environ))
@@ -35,6 +37,7 @@ def authorise(scope: str, *, is_for_email: bool = False) -> KeyPlan:
     if not allows(key, scope):
         raise MissingScope(scope)
     request.key = key
+    count_request(request, key, refuses=not is_for_email)
     return key
 
 

@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 
 from api.requests import current_request
 from experiments import errors as domain
+from experiments.access.rate_limits import Quota
 from experiments.analyses import errors as of_analyses
 from experiments.errors import ExperimentsError, FieldError
 
@@ -21,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 1
 _LONGEST_DETAIL: Final = 1_000
+_QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
 STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     ExperimentsError: 500,
@@ -82,6 +84,7 @@ class ApiError(Exception):
     status: ClassVar[int]
     code: ClassVar[str]
     headers: Mapping[str, str] = {}
+    more: Mapping[str, Any] = {}
 
 
 class InvalidJson(ApiError):
@@ -136,8 +139,25 @@ class UnsupportedMediaType(ApiError):
     status, code = 415, "unsupported_media_type"
 
 
+class RateLimited(ApiError):
+    """The key's quota is used up until its window ends."""
+
+    status, code = 429, "rate_limited"
+
+    def __init__(self, seconds: int, *, quota: Quota) -> None:
+        super().__init__(f"This key may ask {quota.n_requests} times in {quota.seconds} s; ask again in {seconds} s.")
+        self.headers = {"Retry-After": str(seconds)}
+        self.more = {"type": _QUOTA_EXCEEDED, "violated-policies": ["default"]}
+
+
 def problem(
-    status: int, *, code: str, detail: str, errors: Sequence[FieldError] = (), headers: Mapping[str, str] | None = None
+    status: int,
+    *,
+    code: str,
+    detail: str,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Response:
     """An RFC 9457 answer; ``instance`` is the request's id, which its log line carries too."""
     body: dict[str, Any] = {
@@ -147,6 +167,7 @@ def problem(
         "detail": detail[:_LONGEST_DETAIL],
         "instance": f"urn:request:{current_request().id}",
         "code": code,
+        **(more or {}),
     }
     if errors:
         body["errors"] = [{"pointer": error.pointer, "detail": error.detail} for error in errors]
@@ -181,7 +202,7 @@ def _of_domain(error: ExperimentsError) -> Response:
 
 
 def _of_api(error: ApiError) -> Response:
-    return problem(error.status, code=error.code, detail=str(error), headers=error.headers)
+    return problem(error.status, code=error.code, detail=str(error), headers=error.headers, more=error.more)
 
 
 def _of_database(error: Exception) -> Response:

@@ -23,6 +23,7 @@ class Request(flask.Request):
     """A request that knows when it began, its id, and the key that it came with."""
 
     key: KeyPlan | None = None
+    answer_headers: dict[str, str] | None = None  # what the answer must carry, whichever it is
 
     def __init__(self, environ: "WSGIEnvironment", *args: Any, **options: Any) -> None:
         self.key_in_address = _take_key(environ)  # before anything that could log the address sees it

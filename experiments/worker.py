@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from experiments.access.rate_limits import RateLimits
 from experiments.config import Config
 from experiments.database import open_engine
 from experiments.decide import DECISIONS, Decider
@@ -22,6 +23,7 @@ class Worker:
         self.config = config
         self.engine = open_engine(config.database_url)
         self.snapshots = Snapshots(self.engine)
+        self.rate_limits = RateLimits(n_processes=config.workers)
         self.journal = Journal(
             self.engine,
             writers={

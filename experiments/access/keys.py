@@ -10,7 +10,7 @@ from typing import Final
 
 from sqlmodel import Session, col, select
 
-from experiments.access import audit
+from experiments.access import audit, rate_limits
 from experiments.database import bump_snapshot, database_now
 from experiments.errors import FieldError, InvalidInput, KeyNotFound, TooManyKeys
 from experiments.input.checks import KEY_PATTERN, shown
@@ -25,7 +25,13 @@ _NO_HASH: Final = bytes(32)
 
 
 def create_key(
-    session: Session, name: str, *, scopes: Collection[str], actor: str, expires_at: datetime | None = None
+    session: Session,
+    name: str,
+    *,
+    scopes: Collection[str],
+    actor: str,
+    expires_at: datetime | None = None,
+    rate_limit: str | None = None,
 ) -> tuple[ApiKey, str]:
     """Make a key; a name may have two live ones, so that callers can change over from the old to the new.
 
@@ -35,15 +41,16 @@ def create_key(
         scopes: Some of decide, record, analyse and admin (which implies all).
         actor: Who makes it.
         expires_at: Until when it works; None: until it is revoked.
+        rate_limit: Its quota, such as 100/second or off; None: what the setting says.
     Returns:
         The row, and the key's text, which can't be had again.
     Raises:
-        InvalidInput: A wrong name, scope or expiry.
+        InvalidInput: A wrong name, scope, expiry or quota.
         TooManyKeys: The name has two live keys.
     """
     bump_snapshot(session)
     now = database_now(session)
-    _check(name, scopes=scopes, expires_at=expires_at, now=now)
+    _check(name, scopes=scopes, expires_at=expires_at, now=now, rate_limit=rate_limit)
     if sum(_is_live(row, now) for row in session.exec(select(ApiKey).where(ApiKey.name == name))) >= MAX_LIVE:
         raise TooManyKeys(name)
     id_, secret = secrets.token_hex(6), secrets.token_hex(32)
@@ -54,10 +61,12 @@ def create_key(
         scopes=[scope for scope in SCOPES if scope in scopes],
         created_at=now,
         expires_at=expires_at,
+        rate_limit=rate_limit,
     )
     session.add(row)
     session.flush()
     detail = {"name": name, "scopes": row.scopes, "expires_at": expires_at and expires_at.isoformat()}
+    detail |= {} if rate_limit is None else {"rate_limit": rate_limit}
     audit.record(session, actor=actor, action="create", subject=f"key/{id_}", detail=detail)
     return row, f"opt_{id_}_{secret}"
 
@@ -108,7 +117,9 @@ def allows(key: KeyPlan, scope: str) -> bool:
     return scope in key.scopes or "admin" in key.scopes
 
 
-def _check(name: str, *, scopes: Collection[str], expires_at: datetime | None, now: datetime) -> None:
+def _check(
+    name: str, *, scopes: Collection[str], expires_at: datetime | None, now: datetime, rate_limit: str | None
+) -> None:
     wrong = []
     if re.fullmatch(KEY_PATTERN, name) is None:
         wrong.append(FieldError("/name", f"is up to 128 letters, digits, '.', '_' and '-', not {shown(name)}"))
@@ -123,6 +134,8 @@ def _check(name: str, *, scopes: Collection[str], expires_at: datetime | None, n
         wrong.append(
             FieldError("/expires_at", f"must be in the future, with its time zone, not {expires_at.isoformat()}")
         )
+    if rate_limit is not None and re.fullmatch(rate_limits.PATTERN, rate_limit) is None:
+        wrong.append(FieldError("/rate_limit", f"must be {rate_limits.SAID}, not {shown(rate_limit)}"))
     if wrong:
         raise InvalidInput(wrong)
 

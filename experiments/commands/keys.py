@@ -24,14 +24,19 @@ def keys() -> None:
 @click.argument("name")
 @click.option("--scopes", default="decide,record", show_default=True, help="Of decide, record, analyse, admin (all).")
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Until it expires; without, until revoked.")
+@click.option("--rate-limit", help="Such as 100/second, or off; without, what serve --rate-limit says.")
 @click.option("--json", "as_json", is_flag=True, help="Print id, name, scopes and key as JSON.")
 @settings()
-def create(config: Config, name: str, *, scopes: str, days: float | None, as_json: bool) -> None:
+def create(
+    config: Config, name: str, *, scopes: str, days: float | None, rate_limit: str | None, as_json: bool
+) -> None:
     """Print a new key for NAME, and nothing else; it can't be shown again."""
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
     wanted = [scope.strip() for scope in scopes.split(",")]
     with opened(config) as engine, transaction(engine) as session:
-        row, secret = create_key(session, name, scopes=wanted, actor=ACTOR, expires_at=expires_at)
+        row, secret = create_key(
+            session, name, scopes=wanted, actor=ACTOR, expires_at=expires_at, rate_limit=rate_limit
+        )
         shown = _shown(row)
     click.echo(orjson.dumps(shown | {"key": secret}).decode() if as_json else secret)
 
@@ -69,4 +74,5 @@ def _shown(row: ApiKey) -> dict[str, Any]:
         "created_at": row.created_at,
         "expires_at": row.expires_at,
         "revoked_at": row.revoked_at,
+        "rate_limit": row.rate_limit,
     }

@@ -96,7 +96,8 @@ def _seconds(moment: datetime | None) -> float:
 
 
 def _key(row: ApiKey) -> KeyPlan:
-    return KeyPlan(row.id, row.name, row.secret_hash, frozenset(row.scopes), _seconds(row.expires_at))
+    expires_at = _seconds(row.expires_at)
+    return KeyPlan(row.id, row.name, row.secret_hash, frozenset(row.scopes), expires_at, rate_limit=row.rate_limit)
 
 
 def _policy_versions(session: Session) -> Mapping[str, list[PolicyVersion]]:

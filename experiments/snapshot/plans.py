@@ -82,13 +82,14 @@ class PlacementPlan:
 
 @dataclass(frozen=True, slots=True)
 class KeyPlan:
-    """An API key: its name, the SHA-256 of its secret, its scopes, and until when it works."""
+    """An API key: name, the SHA-256 of its secret, scopes, until when it works, its own quota (None: the setting's)."""
 
     id: str
     name: str
     secret_hash: bytes
     scopes: frozenset[str]
     expires_at: float
+    rate_limit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from experiments.tables.definitions import (
     Workspace,
 )
 from experiments.tables.journal import Attribution, Decision, Outcome, Response
-from experiments.tables.records import Analysis, ApiKey, Audit, Correction, Lease
+from experiments.tables.records import Analysis, ApiKey, Audit, Correction, Idempotency, Lease
 from experiments.tables.tallies import Tally, TallyAge, TallyCovariate, TallyProduct, TallyResponse
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Decision",
     "Definition",
     "Experiment",
+    "Idempotency",
     "Lease",
     "Outcome",
     "Override",

@@ -1,4 +1,4 @@
-"""The email door answers within 300 ms whatever the database does: locked tables, a full journal, unknown placements."""
+"""The email door answers within 300 ms whatever the database does: locks, a full journal, unknown placements."""
 
 import time
 from collections.abc import Iterator
