@@ -2,8 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import wraps
+from dataclasses import dataclass, replace
+from functools import partial, wraps
 from typing import Any, Literal
 
 from flask import Flask
@@ -11,6 +11,8 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel
 
 from api.auth import authorise
+from api.idempotency import HEADER, answer_once
+from api.requests import current_request
 
 View = Callable[..., ResponseReturnValue]
 Method = Literal["GET", "PUT", "POST", "PATCH", "DELETE"]
@@ -40,6 +42,11 @@ class Door:
     is_change: bool = False
     is_for_email: bool = False
 
+    @property
+    def is_creating(self) -> bool:
+        """Whether an Idempotency-Key is honoured; decisions need none, they are idempotent by themselves."""
+        return self.method == "POST" and self.scope not in {None, "decide"}
+
 
 class Doors:
     """The doors of one resource; ``tag`` heads them in the documentation."""
@@ -55,8 +62,8 @@ class Doors:
 
         def decorate(view: View) -> View:
             called, said = name or view.__name__, says or inspect.getdoc(view) or ""
-            guarded = view if scope is None else _guarded(view, scope, is_for_email=more.get("is_for_email", False))
-            self.all.append(Door(method, path, guarded, f"{self.tag}.{called}", said, scope, **more))
+            door = Door(method, path, view, f"{self.tag}.{called}", said, scope, **more)
+            self.all.append(door if scope is None else replace(door, view=_guarded(door, scope)))
             return view
 
         return decorate
@@ -69,10 +76,14 @@ def register(app: Flask, resources: Sequence[Doors]) -> None:
             app.add_url_rule(door.path, door.name, door.view, methods=[door.method])
 
 
-def _guarded(view: View, scope: Scope, *, is_for_email: bool) -> View:
+def _guarded(door: Door, scope: Scope) -> View:
+    view, is_for_email, is_creating = door.view, door.is_for_email, door.is_creating
+
     @wraps(view)
     def guarded(**values: str) -> ResponseReturnValue:
         authorise(scope, is_for_email=is_for_email)
+        if is_creating and HEADER in current_request().environ:
+            return answer_once(partial(view, **values))
         return view(**values)
 
     return guarded

@@ -139,6 +139,25 @@ class UnsupportedMediaType(ApiError):
     status, code = 415, "unsupported_media_type"
 
 
+class RequestRunning(ApiError):
+    """The same request, by its Idempotency-Key, is being answered now."""
+
+    status, code = 409, "request_running"
+    headers: Mapping[str, str] = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"The request with the Idempotency-Key {key!r} is being answered; ask again in a moment.")
+
+
+class IdempotencyKeyReused(ApiError):
+    """The Idempotency-Key came with another request before."""
+
+    status, code = 422, "idempotency_key_reused"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"The Idempotency-Key {key!r} came with another request in the last 24 hours; take a new one.")
+
+
 class RateLimited(ApiError):
     """The key's quota is used up until its window ends."""
 

@@ -24,6 +24,13 @@ _SECURITY: Final = {
     "basic": {"type": "http", "scheme": "basic", "description": "The key as user or as password."},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
+_IDEMPOTENCY_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "description": "Repeats within 24 hours get the first answer and do nothing.",
+}
 _IN_ADDRESS: Final = {
     "address": {
         "type": "apiKey",
@@ -116,6 +123,8 @@ def _parameters(door: Door) -> list[dict[str, Any]]:
     ]
     if door.is_change:
         in_path.append({"name": "If-Match", "in": "header", "required": False, "schema": {"type": "string"}})
+    if door.is_creating:
+        in_path.append(_IDEMPOTENCY_KEY)
     if door.query is None:
         return in_path
     schema = door.query.model_json_schema()
