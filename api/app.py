@@ -98,9 +98,12 @@ def create_app(config: Config, worker: Worker) -> Flask:
 
 
 def add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Put the request's id into a log line that is written while one is answered."""
+    """Put the ids of the request and its trace into a log line that is written while one is answered."""
     if has_request_context():
-        event["request_id"] = current_request().id
+        request = current_request()
+        event["request_id"] = request.id
+        if request.trace_id is not None:
+            event["trace_id"] = request.trace_id
     return event
 
 
