@@ -189,5 +189,5 @@ def _member(content: Any, path: str) -> Any:  # JSON
 
 def _private(answer: Response) -> Response:
     answer.headers["Cache-Control"] = "private, no-store"
-    answer.vary.add("Authorization")
+    answer.headers["Vary"] = "Authorization"
     return answer

@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 1
 _LONGEST_DETAIL: Final = 1_000
+_AGAIN_SOON: Final = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 _QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
 STATUS: Final[Mapping[type[ExperimentsError], int]] = {
@@ -193,8 +194,8 @@ def problem(
     answer = Response(orjson.dumps(body), status=status, content_type="application/problem+json")
     answer.headers["Cache-Control"] = "private, no-store"
     answer.headers.extend(headers or {})
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if status in _AGAIN_SOON:
+        answer.headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
     return answer
 
 
