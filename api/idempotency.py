@@ -29,7 +29,7 @@ HEADER: Final = "HTTP_IDEMPOTENCY_KEY"
 _QUOTED: Final = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')  # a string of RFC 9651
 _BARE: Final = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]{0,254}")
 _KEPT_HEADERS: Final = ("Content-Type", "Cache-Control", "ETag", "Location")
-_AGAIN_LATER: Final = {401, 403, 408, 413, 429}  # and 5xx: what a repeat may well change
+_AGAIN_LATER: Final = {400, 401, 403, 406, 408, 412, 413, 415, 429}  # and 5xx: time, or another header, may mend it
 _CHUNK_BYTES: Final = 65_536
 
 

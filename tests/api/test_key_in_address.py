@@ -49,6 +49,7 @@ def test_a_key_in_the_address_is_in_no_log(
             assert key[-64:] not in body
         connection.request("GET", f"{door}?customer_id=c&key={key}", headers={"Bad Header": "x"})
         connection.getresponse().read()
+        connection.close()
         server.terminate()
         log = server.log.read_text()
     assert "/decision" in log
