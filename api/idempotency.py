@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -86,7 +87,9 @@ def _responded(answer: Callable[[], ResponseReturnValue]) -> Response:
 
 
 def _kept(given: Response, claimed: Claim, *, body: "_Body") -> bool:
-    if given.status_code >= 500 or given.status_code in _AGAIN_LATER or given.is_streamed or not body.is_short():
+    if given.status_code >= 500 or given.status_code in _AGAIN_LATER or given.is_streamed:
+        return False
+    if not body.ends_within(current_worker().config.max_batch_bytes):
         return False
     headers = {name: given.headers[name] for name in _KEPT_HEADERS if name in given.headers}
     answer = Kept(body.fingerprint(), given.status_code, headers, given.get_data())
@@ -104,8 +107,8 @@ class _Body(io.RawIOBase):
     def __init__(self, request: Request) -> None:
         environ = request.environ
         self._stream: Any = environ["wsgi.input"]
-        is_bounded = bool(environ.get("wsgi.input_terminated"))
-        self._n_left = request.content_length if request.content_length is not None else None if is_bounded else 0
+        ends_by_itself = math.inf if environ.get("wsgi.input_terminated") else 0  # sent in chunks
+        self._n_left = ends_by_itself if request.content_length is None else request.content_length
         asked = (request.method, request.path, request.query_string.decode("latin-1"))
         self._hash = hashlib.sha256("\0".join((*asked, "")).encode())
         environ["wsgi.input"] = self
@@ -118,17 +121,18 @@ class _Body(io.RawIOBase):
         data: bytes = self._stream.read(len(view))
         view[: len(data)] = data
         self._hash.update(data)
-        if self._n_left is not None:
-            self._n_left -= len(data)
+        if len(view) > 0:
+            self._n_left = self._n_left - len(data) if data else 0
         return len(data)
 
-    def is_short(self) -> bool:
-        """Whether what the view has left unread, if anything, is worth being read."""
-        return self._n_left is not None and self._n_left <= current_worker().config.max_batch_bytes
+    def ends_within(self, n_bytes: int) -> bool:
+        """Whether no more than this is left of the body, by reading it if need be."""
+        while self._n_left > 0 and n_bytes > 0 and (self._n_left == math.inf or self._n_left <= n_bytes):
+            n_bytes -= len(self.read(_CHUNK_BYTES))
+        return self._n_left == 0
 
     def fingerprint(self) -> bytes:
         """Of what was asked, with all of the body."""
-        while self._n_left is None or self._n_left > 0:
-            if not self.read(_CHUNK_BYTES):
-                break
+        while self._n_left > 0:
+            self.read(_CHUNK_BYTES)
         return self._hash.digest()

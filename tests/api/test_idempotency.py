@@ -4,10 +4,13 @@ import threading
 from datetime import timedelta
 from typing import Any
 
+import orjson
 import pytest
 from flask import Flask
 from sqlmodel import select
 
+from api.idempotency import _Body
+from api.requests import current_request
 from experiments.access import idempotency
 from experiments.access.idempotency import Claim, Kept
 from experiments.database import database_now, reading, transaction
@@ -138,6 +141,29 @@ def test_what_another_header_mends_is_not_kept(welcome: Client, worker: Worker) 
         answer = welcome.ask("POST", "/v1/outcomes", data=body, content_type=kind, headers=KEYED)
         assert answer.status_code == status
     assert n_outcomes(worker) == 1
+
+
+@pytest.mark.parametrize("length", [{}, {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}])
+def test_a_body_in_chunks_is_compared_too(welcome: Client, worker: Worker, length: dict[str, Any]) -> None:
+    for customer, status in (("c", 200), ("d", 422)):
+        body = orjson.dumps(CLICK | {"customer_id": customer})
+        for _ in range(2):
+            sent = {"data": body, "content_type": "application/json", "headers": KEYED, "environ_overrides": length}
+            assert welcome.ask("POST", "/v1/outcomes", **sent).status_code == status
+    assert n_outcomes(worker) == 1
+
+
+@pytest.mark.parametrize("length", [{}, {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}])
+@pytest.mark.parametrize(
+    ("n_bytes", "n_read", "is_short"), [(10, 0, True), (10, 10, True), (200_000, 7, True), (2_000_000, 7, False)]
+)
+def test_what_a_view_leaves_unread_is_read_if_it_is_short(
+    app: Flask, length: dict[str, Any], n_bytes: int, n_read: int, *, is_short: bool
+) -> None:
+    with app.test_request_context("/", method="POST", data=b"x" * n_bytes, environ_overrides=length):
+        body = _Body(current_request())
+        assert body.read(n_read) == b"x" * n_read
+        assert body.ends_within(1_000_000) == is_short
 
 
 def test_of_requests_at_the_same_time_one_is_answered(
