@@ -17,7 +17,7 @@ from experiments.tables.definitions import (
     Workspace,
 )
 from experiments.tables.journal import Alias, Attribution, Customer, Decision, DecisionAlias, Outcome, Response
-from experiments.tables.records import Analysis, ApiKey, Audit, Correction, Lease
+from experiments.tables.records import Analysis, ApiKey, Audit, Correction, Idempotency, Lease
 from experiments.tables.tallies import Tally, TallyAge, TallyCovariate, TallyExposure, TallyProduct, TallyResponse
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "DecisionAlias",
     "Definition",
     "Experiment",
+    "Idempotency",
     "Lease",
     "Outcome",
     "Override",
