@@ -17,6 +17,7 @@ from api import (
     corrections,
     decisions,
     definitions,
+    email_door,
     exports,
     ofrep,
     outcomes,
@@ -46,6 +47,7 @@ log = structlog.get_logger(__name__)
 
 RESOURCES: Final = (
     decisions.doors,
+    email_door.doors,
     outcomes.doors,
     ofrep.doors,
     corrections.doors,
@@ -124,9 +126,12 @@ def create_app(config: Config, worker: Worker) -> Flask:
 
 
 def add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Put the request's id into a log line that is written while one is answered."""
+    """Put the ids of the request and its trace into a log line that is written while one is answered."""
     if has_request_context():
-        event["request_id"] = current_request().id
+        request = current_request()
+        event["request_id"] = request.id
+        if request.trace_id is not None:
+            event["trace_id"] = request.trace_id
     return event
 
 
@@ -137,6 +142,8 @@ def _finish(answer: Response) -> Response:
     status = answer.status_code
     observe_request(method, route, status=status, seconds=seconds)
     answer.headers["X-Request-Id"] = request.id
+    if request.answer_headers is not None:
+        answer.headers.extend(request.answer_headers)
     if status >= 400 or seconds >= _SLOW_SECONDS or route not in _QUIET or _logs_all():
         log.info("request", method=method, route=route, status=status, seconds=round(seconds, 6))
     return answer

@@ -3,8 +3,10 @@
 import base64
 import binascii
 from collections.abc import Iterator, Mapping
+from typing import Final
 
-from api.errors import InvalidHeader, MissingScope, Unauthenticated, WrongOrigin
+from api.errors import InvalidHeader, KeyInAddress, MissingScope, Unauthenticated, WrongOrigin
+from api.rate_limits import count_request
 from api.requests import current_request
 from api.state import current_worker
 from experiments.access.keys import allows, check_key
@@ -12,21 +14,33 @@ from experiments.errors import FieldError, InvalidInput
 from experiments.input.checks import MAX_ERRORS, pointer_to
 from experiments.snapshot.plans import KeyPlan
 
+_LOOK_SECONDS: Final = 0.2  # of what the email door may wait
+_DECIDES_ONLY: Final = frozenset({"decide"})
 
-def authorise(scope: str, *, for_browsers: bool = False, also: str | None = None) -> KeyPlan:
+
+def authorise(
+    scope: str, *, for_browsers: bool = False, is_for_email: bool = False, also: str | None = None
+) -> KeyPlan:
     """The key of the current request, if it may do what needs ``scope``; ``admin`` may do all.
 
     Args:
         scope: What the key must have.
         for_browsers: Whether publishable keys may do it.
+        is_for_email: Whether the door takes a key from the address where no header has one, and waits little.
         also: What may be a key as well, beside those in headers.
     Raises:
         Unauthenticated: No key, or none that works (any more).
+        KeyInAddress: One in the address that can do more than decide.
         MissingScope: A key without the scope, or a publishable one at a door that is not ``for_browsers``.
         WrongOrigin: A publishable key from elsewhere than a page of its origins.
+        RateLimited: The key's quota is used up; email tools are answered all the same.
     """
     request = current_request()
-    key = _known([*_presented(request.environ), *([] if also is None else [also])])
+    presented = [*_presented(request.environ), *([] if also is None else [also])]
+    in_address = request.key_in_address if is_for_email and not presented else None
+    key = _known([in_address] if in_address else presented, seconds=_LOOK_SECONDS if is_for_email else None)
+    if in_address and key.scopes != _DECIDES_ONLY:
+        raise KeyInAddress("A key in the address must be one whose only scope is 'decide'; send this one in a header.")
     if not allows(key, scope):
         raise MissingScope(scope)
     if key.origins is not None:
@@ -35,6 +49,7 @@ def authorise(scope: str, *, for_browsers: bool = False, also: str | None = None
         if (origin := request.environ.get("HTTP_ORIGIN")) not in key.origins:
             raise WrongOrigin(origin)
     request.key = key
+    count_request(request, key, refuses=not is_for_email)
     return key
 
 
@@ -97,7 +112,7 @@ def _decoded(basic: str) -> str:
         raise InvalidHeader("The Authorization header is no Basic authentication.") from None
 
 
-def _known(presented: list[str]) -> KeyPlan:
+def _known(presented: list[str], *, seconds: float | None) -> KeyPlan:
     if not presented:
         raise Unauthenticated("Send a key: Authorization: Bearer …, X-API-Key: …, or Basic with the key as password.")
     snapshots = current_worker().snapshots
@@ -106,7 +121,7 @@ def _known(presented: list[str]) -> KeyPlan:
     for text in presented:
         if snapshot is not None and (key := check_key(snapshot.keys, text, now=now)) is not None:
             return key
-    newer = snapshots.look_again()  # the key may have been made a moment ago
+    newer = snapshots.look_again(seconds=seconds)  # the key may have been made a moment ago
     found = (check_key(newer.keys, text, now=now) for text in presented) if newer is not snapshot else iter(())
     key = next((key for key in found if key is not None), None)
     if key is None:

@@ -16,7 +16,7 @@ _ALLOWED: Final = (
     "authorization, content-type, if-none-match, x-api-key, x-request-id, x-retry-count, idempotency-key, traceparent,"
     " tracestate"
 )
-_EXPOSED: Final = "ETag, Retry-After, RateLimit, RateLimit-Policy, X-Request-Id"
+_EXPOSED: Final = "ETag, Retry-After, RateLimit, RateLimit-Policy, X-Request-Id, Idempotent-Replayed"
 _REMEMBERED_SECONDS: Final = "7200"  # browsers keep it no longer
 
 

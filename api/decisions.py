@@ -1,26 +1,22 @@
-"""The decision doors: which variant? For websites (POST), for email tools (GET), for lists (batch); and why."""
+"""The decision doors: which variant? For websites (POST) and for lists (batch)."""
 
-from dataclasses import asdict, dataclass
-from time import perf_counter
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self
 
-import orjson
 from flask import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from api.answers import Text, json_answer
 from api.auth import check_public, is_from_page
 from api.doors import Doors
-from api.errors import FieldMissing, MissingParameter
 from api.identity import read_ids
 from api.lists import LIST_TYPES, decide_json, decide_list, sent_form, wanted_form
 from api.metrics import count_decisions
-from api.reading import query_parameters, read_body
-from api.requests import current_request
+from api.reading import read_body
 from api.state import current_worker
-from experiments.decide import EMAIL_SECONDS, Decided
+from experiments.decide import Decided
 from experiments.decisions.batch import MAX_ITEMS, Failed, decide_items
-from experiments.errors import FieldError, InvalidInput
+from experiments.errors import FieldError
 from experiments.input.checks import check_id, shown
 from experiments.input.parsing import refuse
 
@@ -91,16 +87,6 @@ class BatchDecisions:
     decisions: list[Decided | Failed]
 
 
-class DecisionQuery(BaseModel):
-    """What an email tool says in the address; attributes as ``attr.<name>=…``."""
-
-    customer_id: str | None = None
-    anonymous_id: Annotated[str | None, Field(description=_ANONYMOUS)] = None
-    occasion_id: str | None = None
-    format: Literal["json", "text"] = "json"
-    field: str | None = None
-
-
 @doors.open("POST", "/v1/decisions", scope="decide", takes=DecisionIn, gives=Decided | Decisions, for_browsers=True)
 def decide() -> Response:
     """Decide for one customer, durably, on one placement or (``placements``) on several."""
@@ -124,40 +110,6 @@ def decide() -> Response:
     decisions = decider.decide(asked, body.placements or [])
     count_decisions(decisions)
     return json_answer(Decisions(decisions))
-
-
-@doors.open("GET", "/v1/placements/<key>/decision", scope="decide", query=DecisionQuery, gives=Decided, gives_text=True)
-def fetch(key: str) -> Response:
-    """Decide for one recipient at send time; ``recorded`` says whether it is durable. HEAD decides nothing."""
-    request = current_request()
-    query = query_parameters()
-    anonymous_id, occasion_id = query.get("anonymous_id") or None, query.get("occasion_id") or None
-    customer_id = query.get("customer_id") or anonymous_id
-    if not customer_id:
-        raise MissingParameter("customer_id must be said: …/decision?customer_id=…")
-    check_id(customer_id, "/customer_id")
-    if anonymous_id is not None:
-        check_id(anonymous_id, "/anonymous_id")
-    if occasion_id is not None:
-        check_id(occasion_id, "/occasion_id")
-    as_text = _wants_text(query.get("format", "json"))
-    if request.method == "HEAD":
-        current_worker().decider.placement(key)
-        return _uncached(Response(content_type="text/plain; charset=utf-8" if as_text else "application/json"))
-    attributes = {name[5:]: value for name, value in query.items() if name.startswith("attr.")}
-    decider = current_worker().decider
-    give_up_at = request.started_at + EMAIL_SECONDS
-    if anonymous_id is not None:
-        decider.join_in_time(anonymous_id, customer_id, seconds=give_up_at - perf_counter())
-    asked = decider.ask(customer_id, occasion_id=occasion_id, attributes=attributes, text=True)
-    decided = decider.decide_in_time(asked, key, seconds=give_up_at - perf_counter())
-    count_decisions([decided])
-    field = query.get("field")
-    if as_text:
-        return _uncached(_as_text(decided, field))
-    if field is None:
-        return _uncached(json_answer(decided))
-    return _uncached(json_answer(asdict(decided) | {"value": _member(decided.content, field)}))
 
 
 class ListQuery(BaseModel):
@@ -195,48 +147,3 @@ def decide_batch() -> Response:
     decisions = decide_items(worker.decider, body.items, placement=body.placement)
     count_decisions([one for one in decisions if isinstance(one, Decided)])
     return json_answer(BatchDecisions(decisions))
-
-
-def _wants_text(given: str) -> bool:
-    if given not in {"json", "text"}:
-        raise InvalidInput([FieldError("/format", f"must be json or text, not {given[:100]!r}")])
-    return given == "text"
-
-
-def _as_text(decided: Decided, field: str | None) -> Response:
-    """One member of the content, as it goes into the message; nothing if nothing is to be sent."""
-    shows = decided.deliver or decided.decide_after is not None  # a tool that asks for text sends now, come what may
-    text = _text(decided.content, field) if shows else ""
-    answer = Response(text, content_type="text/plain; charset=utf-8")
-    answer.headers["X-Decision-Id"] = decided.decision_id or ""
-    answer.headers["X-Variant"] = decided.variant
-    answer.headers["X-Recorded"] = str(decided.recorded).lower()
-    return answer
-
-
-def _text(content: Any, field: str | None) -> str:  # JSON
-    if field is None:
-        single = list(content.values()) if isinstance(content, dict) else [content]
-        if len(single) != 1 or not isinstance(single[0], str):
-            raise FieldMissing("The content isn't a single text; say which member with field=…")
-        return single[0]
-    value = _member(content, field)
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
-
-
-def _member(content: Any, path: str) -> Any:  # JSON
-    """A member of the content by its dotted path."""
-    value = content
-    for step in path.split("."):
-        if isinstance(value, dict) and step in value:
-            value = value[step]
-        elif isinstance(value, list) and step.isascii() and step.isdigit() and int(step[:9]) < len(value):
-            value = value[int(step[:9])]
-        else:
-            raise FieldMissing(f"The content has no member {path[:100]!r}.")
-    return value
-
-
-def _uncached(answer: Response) -> Response:
-    answer.headers["Cache-Control"] = "private, no-store"
-    return answer

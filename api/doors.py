@@ -2,8 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import wraps
+from dataclasses import dataclass, replace
+from functools import partial, wraps
 from typing import Any, Literal
 
 from flask import Flask
@@ -11,6 +11,8 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel
 
 from api.auth import authorise
+from api.idempotency import HEADER, answer_once
+from api.requests import current_request
 
 View = Callable[..., ResponseReturnValue]
 Method = Literal["GET", "PUT", "POST", "PATCH", "DELETE"]
@@ -22,7 +24,8 @@ class Door:
     """One method of one path. ``scope`` is what a key must have; None needs no key.
 
     ``takes`` and ``gives`` are types of the bodies, ``takes_files`` and ``gives_files`` media types beside JSON;
-    ``is_change``: If-Match is honoured; ``for_browsers``: publishable keys may use it, from other origins.
+    ``is_change``: If-Match is honoured; ``for_browsers``: publishable keys may use it, from other origins;
+    ``is_for_email``: waits little, and takes a key from the address.
     """
 
     method: Method
@@ -40,6 +43,12 @@ class Door:
     takes_files: tuple[str, ...] = ()
     is_change: bool = False
     for_browsers: bool = False
+    is_for_email: bool = False
+
+    @property
+    def is_creating(self) -> bool:
+        """Whether an Idempotency-Key is honoured; decisions need none, they are idempotent by themselves."""
+        return self.method == "POST" and self.scope not in {None, "decide"}
 
 
 class Doors:
@@ -57,16 +66,14 @@ class Doors:
         scope: Scope | None,
         name: str = "",
         says: str = "",
-        for_browsers: bool = False,
         **more: Any,
     ) -> Callable[[View], View]:
         """Decorate a view; name and docstring are the door's unless said otherwise, ``more`` are fields of ``Door``."""
 
         def decorate(view: View) -> View:
             called, said = name or view.__name__, says or inspect.getdoc(view) or ""
-            guarded = view if scope is None else _guarded(view, scope, for_browsers=for_browsers)
-            door = Door(method, path, guarded, f"{self.tag}.{called}", said, scope, for_browsers=for_browsers, **more)
-            self.all.append(door)
+            door = Door(method, path, view, f"{self.tag}.{called}", said, scope, **more)
+            self.all.append(door if scope is None else replace(door, view=_guarded(door, scope)))
             return view
 
         return decorate
@@ -79,10 +86,14 @@ def register(app: Flask, resources: Sequence[Doors]) -> None:
             app.add_url_rule(door.path, door.name, door.view, methods=[door.method])
 
 
-def _guarded(view: View, scope: Scope, *, for_browsers: bool) -> View:
+def _guarded(door: Door, scope: Scope) -> View:
+    view, for_browsers, is_for_email, is_creating = door.view, door.for_browsers, door.is_for_email, door.is_creating
+
     @wraps(view)
     def guarded(**values: str) -> ResponseReturnValue:
-        authorise(scope, for_browsers=for_browsers)
+        authorise(scope, for_browsers=for_browsers, is_for_email=is_for_email)
+        if is_creating and HEADER in current_request().environ:
+            return answer_once(partial(view, **values))
         return view(**values)
 
     return guarded

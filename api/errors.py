@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 
 from api.requests import current_request
 from experiments import errors as domain
+from experiments.access.rate_limits import Quota
 from experiments.analyses import errors as of_analyses
 from experiments.errors import ExperimentsError, FieldError
 from experiments.lists import errors as of_lists
@@ -24,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 1
 _LONGEST_DETAIL: Final = 1_000
+_AGAIN_SOON: Final = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+_QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
 STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     ExperimentsError: 500,
@@ -92,6 +95,7 @@ class ApiError(Exception):
     status: ClassVar[int]
     code: ClassVar[str]
     headers: Mapping[str, str] = {}
+    more: Mapping[str, Any] = {}
 
 
 class InvalidJson(ApiError):
@@ -139,6 +143,12 @@ class WrongOrigin(ApiError):
         super().__init__(f"This key is for pages of other origins, not for {said}.")
 
 
+class KeyInAddress(ApiError):
+    """A key that can do more than decide, in an address, which others may log."""
+
+    status, code = 403, "key_in_address"
+
+
 class NotFound(ApiError):
     """Nothing is there."""
 
@@ -151,10 +161,34 @@ class UnsupportedMediaType(ApiError):
     status, code = 415, "unsupported_media_type"
 
 
-class FieldMissing(ApiError):
-    """The content has no such field, or doesn't say which is meant."""
+class RequestRunning(ApiError):
+    """The same request, by its Idempotency-Key, is being answered now."""
 
-    status, code = 422, "field_missing"
+    status, code = 409, "request_running"
+    headers: Mapping[str, str] = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"The request with the Idempotency-Key {key!r} is being answered; ask again in a moment.")
+
+
+class IdempotencyKeyReused(ApiError):
+    """The Idempotency-Key came with another request before."""
+
+    status, code = 422, "idempotency_key_reused"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"The Idempotency-Key {key!r} came with another request in the last 24 hours; take a new one.")
+
+
+class RateLimited(ApiError):
+    """The key's quota is used up until its window ends."""
+
+    status, code = 429, "rate_limited"
+
+    def __init__(self, seconds: int, *, quota: Quota) -> None:
+        super().__init__(f"This key may ask {quota.n_requests} times in {quota.seconds} s; ask again in {seconds} s.")
+        self.headers = {"Retry-After": str(seconds)}
+        self.more = {"type": _QUOTA_EXCEEDED, "violated-policies": ["default"]}
 
 
 def problem(
@@ -168,20 +202,21 @@ def problem(
 ) -> Response:
     """An RFC 9457 answer; ``instance`` is the request's id, which its log line carries too."""
     body: dict[str, Any] = {
-        **(more or {}),
         "type": f"/problems/{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail[:_LONGEST_DETAIL],
         "instance": f"urn:request:{current_request().id}",
         "code": code,
+        **(more or {}),
     }
     if errors:
         body["errors"] = [{"pointer": error.pointer, "detail": error.detail} for error in errors]
     answer = Response(orjson.dumps(body), status=status, content_type="application/problem+json")
+    answer.headers["Cache-Control"] = "private, no-store"
     answer.headers.extend(headers or {})
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if status in _AGAIN_SOON:
+        answer.headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
     return answer
 
 
@@ -204,7 +239,8 @@ def problem_of(
 ) -> Response:
     """The answer that an error gets; a protocol may want another ``status``, or ``more`` members in it."""
     if isinstance(error, ApiError):
-        return problem(error.status, code=error.code, detail=str(error), headers=error.headers, more=more)
+        said_too = {**(more or {}), **error.more}
+        return problem(error.status, code=error.code, detail=str(error), headers=error.headers, more=said_too)
     status = status or status_of(type(error))
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request_failed", error=error.code)

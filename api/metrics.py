@@ -1,7 +1,7 @@
 """What operators watch: counts and durations by placement and route, never by customer; over all web processes."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Final
@@ -28,6 +28,7 @@ _queued = Gauge("journal_rows", "Rows waiting to be committed.", registry=_regis
 _age = Gauge("snapshot_age_seconds", "Age of the oldest snapshot.", registry=_registry, multiprocess_mode="livemax")
 _build = Gauge("build_info", "The version that runs.", ["version"], registry=_registry, multiprocess_mode="max")
 VERSION: Final = version("optimizer")
+observers: Final[list[Callable[[Sequence[Decided]], None]]] = []  # who else wants to know of answers
 
 
 @cache
@@ -44,6 +45,8 @@ def count_decisions(decisions: Sequence[Decided]) -> None:
     """Count answers of the decision doors."""
     for decided in decisions:
         _decided(decided.placement, decided.source).inc()
+    for observe in observers:
+        observe(decisions)
 
 
 def count_outcomes(statuses: Mapping[str, int]) -> None:

@@ -24,6 +24,21 @@ _SECURITY: Final = {
     "basic": {"type": "http", "scheme": "basic", "description": "The key as user or as password."},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
+_IDEMPOTENCY_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "description": "Repeats within 24 hours get the first answer and do nothing.",
+}
+_IN_ADDRESS: Final = {
+    "address": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "key",
+        "description": "For tools that can set no header: a key whose only scope is `decide`.",
+    }
+}
 _PAGE: Final = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><title>API</title><link rel="stylesheet" href="/docs/css/swagger-ui.css"></head>
@@ -64,7 +79,7 @@ def openapi_document(resources: Sequence[Doors]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Experimentation and optimization service", "version": VERSION},
         "paths": paths,
-        "components": {"schemas": schemas, "securitySchemes": _SECURITY},
+        "components": {"schemas": schemas, "securitySchemes": _SECURITY | _IN_ADDRESS},
     }
 
 
@@ -76,7 +91,7 @@ def _operation(door: Door, schemas: Schemas, *, tag: str) -> dict[str, Any]:
         "description": door.says + (f"\n\nNeeds a key with the scope `{door.scope}`." if door.scope else ""),
         "parameters": _parameters(door),
         "responses": {str(status): _answer(door, schemas) for status in door.statuses},
-        "security": [{name: []} for name in _SECURITY] if door.scope else [],
+        "security": _security(door),
     }
     if door.takes is not None:
         schema = _schema(door.takes, schemas, mode="validation")
@@ -84,6 +99,12 @@ def _operation(door: Door, schemas: Schemas, *, tag: str) -> dict[str, Any]:
         content |= {kind: {"schema": _file(kind)} for kind in door.takes_files}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _security(door: Door) -> list[dict[str, list[str]]]:
+    """Any one of these."""
+    schemes = (_SECURITY | (_IN_ADDRESS if door.is_for_email else {})) if door.scope else {}
+    return [{name: []} for name in schemes]
 
 
 def _answer(door: Door, schemas: Schemas) -> dict[str, Any]:
@@ -108,6 +129,8 @@ def _parameters(door: Door) -> list[dict[str, Any]]:
     ]
     if door.is_change:
         in_path.append({"name": "If-Match", "in": "header", "required": False, "schema": {"type": "string"}})
+    if door.is_creating:
+        in_path.append(_IDEMPOTENCY_KEY)
     if door.query is None:
         return in_path
     schema = door.query.model_json_schema()

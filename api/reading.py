@@ -122,14 +122,18 @@ def query_parameters() -> "MultiDict[str, str]":
     Raises:
         InvalidInput: One whose bytes are no UTF-8 (Flask would take them for the text of their escapes).
     """
-    request = current_request()
-    query = request.query_string
-    if b"%" in query or not query.isascii():
-        wrong = [part.partition(b"=")[0] for part in query.split(b"&") if not _is_utf8(part)]
-        if wrong:
-            names = [unquote(name.decode("latin-1"), errors="replace") for name in wrong]
-            raise InvalidInput([FieldError(pointer_to("", name), "must be UTF-8") for name in names[:MAX_ERRORS]])
-    return request.args
+    if names := unreadable_parameters():
+        raise InvalidInput([FieldError(pointer_to("", name), "must be UTF-8") for name in names[:MAX_ERRORS]])
+    return current_request().args
+
+
+def unreadable_parameters() -> list[str]:
+    """The names of query parameters that are no UTF-8."""
+    query = current_request().query_string
+    if b"%" not in query and query.isascii():
+        return []
+    wrong = (part.partition(b"=")[0] for part in query.split(b"&") if not _is_utf8(part))
+    return [unquote(name.decode("latin-1"), errors="replace") for name in wrong]
 
 
 def _is_utf8(escaped: bytes) -> bool:

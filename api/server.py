@@ -14,12 +14,14 @@ from prometheus_client import multiprocess
 from api.app import add_request_id, create_app
 from api.background import Background
 from api.metrics import FOLDER, measure
+from api.tracing import start_tracing, stop_tracing, trace_requests
 from experiments.config import read_config
 from experiments.logs import configure_logs
 from experiments.worker import Worker
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from opentelemetry.sdk.trace import TracerProvider
 
 _config: Final = read_config()
 _MEASURE_SECONDS: Final = 1.0
@@ -51,6 +53,8 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 _background: Final = Background()
 _opened: "dict[str, tuple[Worker, WSGIApplication]]" = {}  # of this web process, once it is one
 
+_tracing: "list[TracerProvider]" = []  # of this web process, where it is configured
+
 
 def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
     """Answer a request with this process's app."""
@@ -69,7 +73,11 @@ def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001  # gunicorn's
     _background.let_go()
     opened = Worker(_config, shard=worker.age)
     opened.start()
-    _opened["app"] = (opened, create_app(_config, opened))
+    app = create_app(_config, opened)
+    if (tracing := start_tracing()) is not None:
+        trace_requests(app, tracing)
+        _tracing.append(tracing)
+    _opened["app"] = (opened, app)
     threading.Thread(target=_measure, args=(opened,), name="measure", daemon=True).start()
 
 
@@ -77,6 +85,8 @@ def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001  # gunicorn's
     """Commit what this process has queued."""
     if "app" in _opened:
         _opened.pop("app")[0].close()
+    for tracing in _tracing:
+        stop_tracing(tracing)
     gc.freeze()  # the process ends; collecting it all once more takes a busy machine seconds
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import Engine
 
+from experiments.access.idempotency import prune
 from experiments.analyses.analyst import Analyst
 from experiments.corrections.progress import correct, is_unfinished
 from experiments.database import AWAY, database_now, transaction, write_queue
@@ -91,6 +92,8 @@ def run(engine: Engine, *, learn_seconds: float, stop: threading.Event) -> None:
             analyst.look()
             if time.monotonic() >= checkpoint_at:
                 checkpoint(engine)
+                with transaction(engine) as session:
+                    prune(session)
                 checkpoint_at = time.monotonic() + CHECKPOINT_SECONDS
             n_failures = 0
         except LeaseLost as error:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from experiments.access.rate_limits import OFF, PATTERN
 from experiments.errors import UnusableConfig
 
 PREFIX = "OPTIMIZER_"
@@ -33,6 +34,10 @@ class Config(BaseSettings):
         "json"
     )
     max_body_bytes: Annotated[int, Field(ge=1_000, description="Largest body of a request.")] = 1_000_000
+    rate_limit: Annotated[
+        str,
+        Field(pattern=PATTERN, description="Requests of each key, such as 100/second; keys may have their own."),
+    ] = OFF
     max_batch_bytes: Annotated[int, Field(ge=1_000, description="Largest body of a list of decisions or outcomes.")] = (
         10_000_000
     )

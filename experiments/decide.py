@@ -22,7 +22,7 @@ from experiments.journal import Journal
 from experiments.snapshot.holder import FRESH_SECONDS, USABLE_SECONDS, Snapshots
 from experiments.snapshot.plans import PlacementPlan, Snapshot, VariantPlan
 
-EMAIL_SECONDS = 0.3
+EMAIL_SECONDS = 0.27  # of waiting: an answer is out within 300 ms
 DECISIONS = "decisions"
 LINKS = "links"
 _REMEMBERED = 20_000
@@ -200,6 +200,13 @@ class Decider:
             choices, known = self._settled(choices, write)
         return _answer(choices[0], known)
 
+    def default(self, asked: Asked, placement: str, *, reason: str) -> Decided:
+        """A placement's default for who can't be decided for, with why; nothing is recorded."""
+        plan = self.placement(placement)
+        segment = plan.segmentation.segment_of(asked.typed)
+        choice = Choice(plan, asked, source="default", reason=reason, segment=segment, variant=plan.default)
+        return _answer(choice, {})
+
     def decide_list(self, asked: Sequence[Asked], placement: str) -> list[Decided]:
         """Decide for a slice of a list of customers on one placement, in the journal's low-priority lane."""
         choices = [choice for one in asked for choice in self._choose(one, [placement])]
@@ -225,13 +232,17 @@ class Decider:
         """The keys of all placements."""
         return self._snapshot().placements
 
-    def placement(self, key: str) -> PlacementPlan:
+    def placement(self, key: str, *, seconds: float | None = None) -> PlacementPlan:
         """A placement's plan; one that isn't known may have been made a moment ago by another process.
 
+        Args:
+            key: The placement's.
+            seconds: How long to look for it in the database at most, if it isn't known.
         Raises:
-            PlacementNotFound: It doesn't exist.
+            PlacementNotFound: It doesn't exist, as far as could be seen.
         """
-        plan = self._snapshot().placements.get(key) or self._snapshots.look_again().placements.get(key)
+        plan = self._snapshot().placements.get(key)
+        plan = plan or self._snapshots.look_again(seconds=seconds).placements.get(key)
         if plan is None:
             raise PlacementNotFound(key)
         return plan

@@ -118,12 +118,16 @@ class Journal:
                 self._n_lists -= 1
 
     def offer(self, kind: str, rows: Sequence[Any], *, seconds: float) -> Sequence[Any] | None:
-        """Commit rows if that is done within ``seconds``; else leave them queued (if there is room) and return None."""
+        """Commit rows if that is done within ``seconds``; else leave them queued (if there is room) and return None.
+
+        Nobody waits while the database is away or the journal behind: threads that wait answer no one else.
+        """
+        is_in_time = time.monotonic() >= self._down_until and not self._is_behind()
         try:
             entry = self._submit(Entry(kind, rows, keep=True), self._normal)
         except JournalBusy:
             return None
-        wait = 0.0 if time.monotonic() < self._down_until else seconds
+        wait = seconds if is_in_time else 0.0
         try:
             return entry.future.result(timeout=wait)
         except RowRefused:
@@ -154,9 +158,13 @@ class Journal:
         with self._changed:
             if self._n_waiting >= self._max_waiting or self._stopping:
                 raise JournalBusy("too many requests are waiting")
-            if self._normal and time.monotonic() - self._normal[0].submitted_at > MAX_WAIT_SECONDS:
+            if self._is_behind():
                 raise JournalBusy("the journal is behind")
             self._n_waiting += 1
+
+    def _is_behind(self) -> bool:
+        with self._changed:
+            return bool(self._normal) and time.monotonic() - self._normal[0].submitted_at > MAX_WAIT_SECONDS
 
     def _submit(self, entry: Entry, lane: deque[Entry]) -> Entry:
         with self._changed:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from functools import partial
 
+from experiments.access.rate_limits import RateLimits
 from experiments.config import Config
 from experiments.customers.aliases import write_links
 from experiments.customers.moved import Moved, write_peoples_decisions
@@ -29,6 +30,7 @@ class Worker:
         self.config = config
         self.engine = open_engine(config.database_url)
         self.snapshots = Snapshots(self.engine)
+        self.rate_limits = RateLimits(n_processes=config.workers)
         self.journal = Journal(
             self.engine,
             writers={

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from sqlmodel import Session, col, select
 
-from experiments.access import audit
+from experiments.access import audit, rate_limits
 from experiments.database import bump_snapshot, database_now
 from experiments.errors import FieldError, InvalidInput, KeyNotFound, TooManyKeys
 from experiments.input.checks import KEY_PATTERN, shown
@@ -48,6 +48,7 @@ def create_key(
     actor: str,
     expires_at: datetime | None = None,
     pages: Pages | None = None,
+    rate_limit: str | None = None,
 ) -> tuple[ApiKey, str]:
     """Make a key; a name may have two live ones, so that callers can change over from the old to the new.
 
@@ -58,15 +59,18 @@ def create_key(
         actor: Who makes it.
         expires_at: Until when it works; None: until it is revoked.
         pages: Makes it publishable.
+        rate_limit: Its quota, such as 100/second or off; None: what the setting says.
     Returns:
         The row, and the key's text, which can't be had again.
     Raises:
-        InvalidInput: A wrong name, scope, expiry, origin or event.
+        InvalidInput: A wrong name, scope, expiry, origin, event or quota.
         TooManyKeys: The name has two live keys.
     """
     bump_snapshot(session)
     now = database_now(session)
-    _check(name, scopes=scopes, expires_at=expires_at, now=now, pages=pages)
+    _check(name, scopes=scopes, expires_at=expires_at, now=now, rate_limit=rate_limit)
+    if pages is not None:
+        _check_pages(pages, scopes)
     if sum(_is_live(row, now) for row in session.exec(select(ApiKey).where(ApiKey.name == name))) >= MAX_LIVE:
         raise TooManyKeys(name)
     id_, secret = secrets.token_hex(6), secrets.token_hex(32)
@@ -79,12 +83,14 @@ def create_key(
         events=None if pages is None else sorted(set(pages.events)),
         created_at=now,
         expires_at=expires_at,
+        rate_limit=rate_limit,
     )
     session.add(row)
     session.flush()
     detail = {"name": name, "scopes": row.scopes, "expires_at": expires_at and expires_at.isoformat()}
     if pages is not None:
         detail |= {"origins": row.origins, "events": row.events}
+    detail |= {} if rate_limit is None else {"rate_limit": rate_limit}
     audit.record(session, actor=actor, action="create", subject=f"key/{id_}", detail=detail)
     return row, f"opt_{'' if pages is None else 'pub_'}{id_}_{secret}"
 
@@ -136,9 +142,9 @@ def allows(key: KeyPlan, scope: str) -> bool:
 
 
 def _check(
-    name: str, *, scopes: Collection[str], expires_at: datetime | None, now: datetime, pages: Pages | None
+    name: str, *, scopes: Collection[str], expires_at: datetime | None, now: datetime, rate_limit: str | None
 ) -> None:
-    wrong = [] if pages is None else _wrong_pages(pages, scopes)
+    wrong = []
     if re.fullmatch(KEY_PATTERN, name) is None:
         wrong.append(FieldError("/name", f"is up to 128 letters, digits, '.', '_' and '-', not {shown(name)}"))
     if not scopes:
@@ -152,11 +158,13 @@ def _check(
         wrong.append(
             FieldError("/expires_at", f"must be in the future, with its time zone, not {expires_at.isoformat()}")
         )
+    if rate_limit is not None and re.fullmatch(rate_limits.PATTERN, rate_limit) is None:
+        wrong.append(FieldError("/rate_limit", f"must be {rate_limits.SAID}, not {shown(rate_limit)}"))
     if wrong:
         raise InvalidInput(wrong)
 
 
-def _wrong_pages(pages: Pages, scopes: Collection[str]) -> list[FieldError]:
+def _check_pages(pages: Pages, scopes: Collection[str]) -> None:
     wrong = [
         FieldError("/scopes", f"{shown(scope)} is not for publishable keys: they may only decide and record")
         for scope in scopes
@@ -169,11 +177,13 @@ def _wrong_pages(pages: Pages, scopes: Collection[str]) -> list[FieldError]:
         for origin in pages.origins
         if not _is_origin(origin)
     ]
-    return wrong + [
+    wrong += [
         FieldError("/events", f"must have 1 to 128 characters, not {shown(event)}")
         for event in pages.events
         if not 1 <= len(event) <= 128 or "\x00" in event
     ]
+    if wrong:
+        raise InvalidInput(wrong)
 
 
 def _is_origin(text: str) -> bool:

@@ -26,6 +26,7 @@ def keys() -> None:
 @click.option("--origin", "origins", multiple=True, help="Makes it publishable: of pages that use it. Repeatable.")
 @click.option("--event", "events", multiple=True, help="Which those pages may report, by decision. Repeatable.")
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Until it expires; without, until revoked.")
+@click.option("--rate-limit", help="Such as 100/second, or off; without, what serve --rate-limit says.")
 @click.option("--json", "as_json", is_flag=True, help="Print id, name, scopes and key as JSON.")
 @settings()
 def create(  # one for each option
@@ -36,6 +37,7 @@ def create(  # one for each option
     origins: tuple[str, ...],
     events: tuple[str, ...],
     days: float | None,
+    rate_limit: str | None,
     as_json: bool,
 ) -> None:
     """Print a new key for NAME, and nothing else; it can't be shown again."""
@@ -43,7 +45,9 @@ def create(  # one for each option
     wanted = [scope.strip() for scope in scopes.split(",")]
     pages = Pages(origins, events) if origins or events else None
     with opened(config) as engine, transaction(engine) as session:
-        row, secret = create_key(session, name, scopes=wanted, actor=ACTOR, expires_at=expires_at, pages=pages)
+        row, secret = create_key(
+            session, name, scopes=wanted, actor=ACTOR, expires_at=expires_at, pages=pages, rate_limit=rate_limit
+        )
         shown = _shown(row)
     click.echo(orjson.dumps(shown | {"key": secret}).decode() if as_json else secret)
 
@@ -84,4 +88,5 @@ def _shown(row: ApiKey) -> dict[str, Any]:
         "created_at": row.created_at,
         "expires_at": row.expires_at,
         "revoked_at": row.revoked_at,
+        "rate_limit": row.rate_limit,
     }

@@ -75,13 +75,26 @@ class Snapshots:
             self._confirmed = asked_at
             return self._current
 
-    def look_again(self) -> Snapshot:
+    def look_again(self, *, seconds: float | None = None) -> Snapshot:
         """A snapshot of now, for what isn't known; calls that meet share one look, and few looks follow each other.
 
+        Args:
+            seconds: How long to wait for it at most; after that it is the one that is there. None: until it is read.
         Raises:
             SnapshotMissing: There is none, and the database doesn't answer.
         """
         asked_at = time.monotonic()
+        if seconds is None:
+            self._look(asked_at)
+        elif seconds > 0:
+            looking = threading.Thread(target=self._look, args=(asked_at,), name="look", daemon=True)
+            looking.start()
+            looking.join(timeout=seconds)
+        if self._current is None:
+            raise SnapshotMissing
+        return self._current
+
+    def _look(self, asked_at: float) -> None:
         if self._looking.acquire(timeout=LOOK_SECONDS):
             try:
                 time.sleep(min(max(self._next_look - asked_at, 0.0), LOOK_SECONDS))
@@ -91,9 +104,6 @@ class Snapshots:
                     self._next_look = time.monotonic() + pause
             finally:
                 self._looking.release()
-        if self._current is None:
-            raise SnapshotMissing
-        return self._current
 
     def try_refresh(self) -> None:
         """As ``refresh``, and never in the way of who has already changed something: a failure is only logged."""

@@ -123,6 +123,7 @@ def _key(row: ApiKey) -> KeyPlan:
         _seconds(row.expires_at),
         origins=None if row.origins is None else frozenset(row.origins),
         events=frozenset(row.events or ()),
+        rate_limit=row.rate_limit,
     )
 
 

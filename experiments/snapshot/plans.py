@@ -109,7 +109,7 @@ class PlacementPlan:
 
 @dataclass(frozen=True, slots=True)
 class KeyPlan:
-    """An API key: its name, the SHA-256 of its secret, its scopes, and until when it works.
+    """An API key: name, the SHA-256 of its secret, scopes, until when it works, its own quota (None: the setting's).
 
     A publishable one has ``origins``: only their pages may use it, and report only its ``events``.
     """
@@ -121,6 +121,7 @@ class KeyPlan:
     expires_at: float
     origins: frozenset[str] | None = None
     events: frozenset[str] = frozenset()
+    rate_limit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from experiments.tables.definitions import (
 )
 from experiments.tables.journal import Alias, Attribution, Customer, Decision, DecisionAlias, Outcome, Response
 from experiments.tables.mail import Intake, MailMessage, MailToken
-from experiments.tables.records import Analysis, ApiKey, Audit, Correction, Lease
+from experiments.tables.records import Analysis, ApiKey, Audit, Correction, Idempotency, Lease
 from experiments.tables.tallies import Tally, TallyAge, TallyCovariate, TallyExposure, TallyProduct, TallyResponse
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "DecisionAlias",
     "Definition",
     "Experiment",
+    "Idempotency",
     "Intake",
     "Lease",
     "MailMessage",

@@ -26,6 +26,29 @@ class ApiKey(SQLModel, table=True):
     created_at: datetime = Field(sa_type=UtcDateTime)
     expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    rate_limit: str | None = Field(default=None, sa_type=String)
+
+
+class Idempotency(SQLModel, table=True):
+    """What a caller was answered under an Idempotency-Key, until ``expires_at``; without ``status`` it is under way.
+
+    ``claim``: whose it is to answer. ``fingerprint``: SHA-256 of what was asked.
+    """
+
+    __tablename__ = "idempotency"
+    __table_args__ = (
+        CheckConstraint("(status IS NULL) = (body IS NULL)", name="answer"),
+        Index(None, "expires_at"),
+    )
+
+    caller: str = Field(primary_key=True, sa_type=String)
+    key: str = Field(primary_key=True, sa_type=String)
+    claim: bytes = Field(sa_type=LargeBinary)
+    expires_at: datetime = Field(sa_type=UtcDateTime)
+    fingerprint: bytes | None = Field(default=None, sa_type=LargeBinary)
+    status: int | None = None
+    headers: Json = Field(default=None, nullable=True, sa_type=json_type())
+    body: bytes | None = Field(default=None, sa_type=LargeBinary)
 
 
 class Audit(SQLModel, table=True):

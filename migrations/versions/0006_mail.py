@@ -9,7 +9,7 @@ from alembic import op
 from experiments.column_types import UtcDateTime, json_type
 
 revision = "0006"
-down_revision = "0010"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 

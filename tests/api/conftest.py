@@ -105,13 +105,18 @@ def welcome(client: Client) -> Client:
 @pytest.fixture
 def running(welcome: Client, worker: Worker) -> Client:
     """A client of a service where the experiment ``subject`` runs on ``welcome``."""
-    assert welcome.put("/v1/experiments/subject", EXPERIMENT).status_code == 201
+    start_now(welcome, worker, EXPERIMENT)
+    return welcome
+
+
+def start_now(client: Client, worker: Worker, definition: dict[str, Any]) -> None:
+    """Define and start the experiment ``subject``, in effect at once."""
+    assert client.put("/v1/experiments/subject", definition).status_code == 201
     with transaction(worker.engine) as session:
         changed = lifecycle.start(session, "subject", actor="test")
         series = session.get_one(Series, changed.experiment.series)
         series.opens_at = series.created_at  # so that the test needn't wait until it is in effect everywhere
     worker.snapshots.refresh()
-    return welcome
 
 
 def assert_problem(answer: TestResponse, status: int, code: str) -> dict[str, Any]:

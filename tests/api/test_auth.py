@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from flask import Flask
+from werkzeug.test import EnvironBuilder
 
 from experiments.access.keys import create_key, revoke_key
 from experiments.database import database_now, transaction
@@ -74,6 +75,33 @@ def test_a_key_without_the_scope_is_told_which_is_missing(
     client = Client(app.test_client(), make_key(worker, *others))
     problem = assert_problem(client.ask(method, path), 403, "missing_scope")
     assert f"'{scope}'" in problem["detail"]
+
+
+def test_a_key_that_can_only_decide_may_come_in_the_address_of_the_email_door(
+    welcome: Client, worker: Worker, capfd: pytest.CaptureFixture[str]
+) -> None:
+    key, flask = make_key(worker, "decide", name="ampscript"), welcome.flask
+    assert flask.get(f"{DOOR}&key={key}").status_code == 200
+    assert flask.get(f"{DOOR}&key={key}", headers={"Authorization": "Bearer wrong"}).status_code == 401
+    assert_problem(flask.get(f"/v1/placements/welcome/best?key={key}"), 401, "unauthenticated")
+    assert_problem(flask.post(f"/v1/decisions?key={key}"), 401, "unauthenticated")
+    assert_problem(flask.get(f"{DOOR}&key={key[:-1]}"), 401, "unauthenticated")
+    assert_problem(flask.get(f"{DOOR}&key="), 401, "unauthenticated")
+    for scopes in (("decide", "record"), ("admin",), ("analyse",)):
+        other = make_key(worker, *scopes, name="-".join(scopes))
+        assert_problem(flask.get(f"{DOOR}&key={other}"), 403, "key_in_address")
+        assert flask.get(f"{DOOR}&key={other}").headers["Cache-Control"] == "private, no-store"
+    assert key[-64:] not in "".join(capfd.readouterr())
+
+
+def test_a_key_in_the_address_is_gone_before_anything_could_log_it(welcome: Client, worker: Worker) -> None:
+    key = make_key(worker, "decide", name="ampscript")
+    for query in (f"key={key}&customer_id=c", f"customer_id=c&key={key}", f"customer_id=c&key={key}&key={key}"):
+        environ = EnvironBuilder("/v1/placements/welcome/decision", query_string=query).get_environ()
+        environ |= {"RAW_URI": f"/v1/placements/welcome/decision?{query}"}
+        body = b"".join(welcome.flask.application(environ, lambda *_: lambda _: None))
+        assert b'"customer_id":"c"' in body, query
+        assert key not in str({name: environ[name] for name in ("QUERY_STRING", "RAW_URI", "REQUEST_URI")})
 
 
 def test_an_expired_or_revoked_key_does_not_work(app: Flask, worker: Worker) -> None:
