@@ -21,7 +21,8 @@ class CorrectionRequest(_Request):
     """Outcomes of an event that occurred in a time, or decisions of whole hours (UTC); ends are not included.
 
     ``exclude``: they count no more. ``keep_first``: of a customer's outcomes only the first counts. ``experiment``:
-    only its decisions; else those of all experiments, policies and programmes.
+    only its decisions; else those of all experiments, policies and programmes. Where units count from their
+    exposure, its hours are meant.
     """
 
     event: Annotated[str, Field(min_length=1, max_length=128)] | None = None

@@ -17,11 +17,29 @@ from experiments.database import reading, transaction
 from experiments.decisions.rows import DecisionRow, write_decisions
 from experiments.outcomes.attribution import EXPOSURE_REACH, OutcomeRow
 from experiments.outcomes.rows import sweep
-from experiments.tables import Attribution, Decision, SeriesVariant, Tally, TallyCovariate, TallyExposure, TallyResponse
+from experiments.tables import (
+    Attribution,
+    Correction,
+    Decision,
+    SeriesVariant,
+    Tally,
+    TallyCovariate,
+    TallyExposure,
+    TallyResponse,
+)
 from experiments.tallies.moves import hour_of
 from experiments.tallies.read import read_tallies
 from experiments.tallies.recount import recount
-from tests.experiments.correcting import assert_recount_agrees, contents, finish, make, outcomes_body, record, take_back
+from tests.experiments.correcting import (
+    assert_recount_agrees,
+    contents,
+    finish,
+    hours_body,
+    make,
+    outcomes_body,
+    record,
+    take_back,
+)
 from tests.experiments.rows import CLICK, DAY, NOW, REVENUE, VISITS, add_series, decision, metric, outcome
 
 HOUR = timedelta(hours=1)
@@ -378,3 +396,21 @@ def test_two_workers_that_expose_the_same_units_at_once_count_each_once(engine: 
     assert _units(engine) == {("a", hour_of(NOW)[0] + 1): (15, 15 * 1815)}
     assert _responders(engine) == 15
     assert_recount_agrees(engine)
+
+
+def test_hours_of_a_correction_of_decisions_are_those_of_exposures(engine: Engine) -> None:
+    """Decided in one hour, met in the next two; what is left out is who met it in the first of these."""
+    at = (NOW - 100 * DAY).replace(minute=0, second=0)
+    add_series(engine, 1, exposure="shown", opens_at=at - DAY)
+    with transaction(engine) as session:
+        session.add(SeriesVariant(series=1, key="a", position=0, content={}, is_control=True, added_at=NOW))
+    _decide(engine, *(_waits(customer, decided_at=at) for customer in CUSTOMERS))
+    for n, customer in enumerate(CUSTOMERS):
+        record(engine, outcome("shown", customer, at=at + HOUR + n * timedelta(minutes=40)))
+    make(engine, hours_body(at, at + HOUR))
+    with reading(engine) as session:
+        assert read_tallies(session, 1, metric="click").n_units.sum() == 3
+    id_ = make(engine, hours_body(at + HOUR, at + 2 * HOUR))
+    with reading(engine) as session:
+        assert session.get_one(Correction, id_).n_excluded == 2
+        assert read_tallies(session, 1, metric="click").n_units.sum() == 1
