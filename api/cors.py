@@ -28,7 +28,7 @@ def open_to_browsers(app: Flask, resources: Sequence[Doors]) -> None:
         request = current_request()
         if request.url_rule is None or request.url_rule.rule not in paths:
             return answer
-        answer.vary.add("Origin")
+        answer.headers["Vary"] = "Origin"  # it has no other: these doors answer nothing by Accept
         origin, snapshot = request.environ.get("HTTP_ORIGIN"), current_worker().snapshots.current
         if origin is None or snapshot is None or origin not in snapshot.origins:
             return answer

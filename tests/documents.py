@@ -16,7 +16,7 @@ _END = "=== end of a block ==="
 _KINDS = {"sh", "json", "text"}
 
 
-def run(text: str, *, folder: Path, replacing: Mapping[str, str], seconds: float = 100) -> None:
+def run(text: str, *, folder: Path, replacing: Mapping[str, str], seconds: float = 200) -> None:
     """Run all blocks of a document in one shell, and compare the answers.
 
     Args:

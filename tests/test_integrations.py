@@ -14,6 +14,7 @@ SET_UP = PAGES / "README.md"
 
 
 @pytest.mark.xdist_group("server")
+@pytest.mark.timeout(240)  # on a busy machine a page that waits for the background process takes a minute
 @pytest.mark.skipif(shutil.which("curl") is None, reason="The pages' commands need curl.")
 @pytest.mark.parametrize("page", sorted(path.name for path in PAGES.glob("*.md")))
 def test_the_commands_of_a_page_run_and_give_its_answers(

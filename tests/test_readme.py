@@ -15,6 +15,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.xdist_group("server")
+@pytest.mark.timeout(240)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="The README's loop needs curl.")
 def test_the_loop_in_the_readme_runs_and_gives_its_answers(tmp_path: Path) -> None:
     path = f"PATH={Path(sys.executable).parent}:$PATH"

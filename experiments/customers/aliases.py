@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, func, select, text, update
 
+from experiments.customers.ids import canonical_ids, tell_workers
 from experiments.customers.traits import join_traits
 from experiments.database import database_now, upsert
 from experiments.decisions.hashing import UnitHash, period_of, series_of
@@ -45,12 +46,6 @@ def write_links(connection: Connection, links: Sequence[Link]) -> list[str]:
     if connection.dialect.name == "postgresql":  # SQLite's writer is alone
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     return [_join(connection, link) for link in links]
-
-
-def canonical_ids(connection: Connection, ids: Collection[str]) -> dict[str, str]:
-    """The id that goes on, of those ids that are another's alias."""
-    rows = connection.execute(select(_alias.c.id, _alias.c.customer_id).where(_alias.c.id.in_(ids)))
-    return {row[0]: row[1] for row in rows}
 
 
 def persons_of(connection: Connection, ids: Collection[str]) -> dict[str, str]:
@@ -96,7 +91,7 @@ def _rename(connection: Connection, kept: str, *, gone: str, anonymous_id: str) 
     row = {"id": gone, "customer_id": kept, "anonymous_id": anonymous_id, "created_at": database_now(connection)}
     connection.execute(_alias.insert().values(**row))
     if is_first:  # every worker must learn that there are aliases at all
-        connection.execute(update(_workspace).values(snapshot_version=_workspace.c.snapshot_version + 1))
+        tell_workers(connection)
 
 
 class _Made(NamedTuple):

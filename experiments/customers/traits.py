@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, select
 
+from experiments.customers.ids import canonical_ids, tell_workers
 from experiments.database import database_now, upsert
-from experiments.tables import Alias, Customer, Workspace
+from experiments.tables import Customer
 
 TRAITS = "traits"  # the journal's name for them
 _customer: Any = Customer.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
-_alias: Any = Alias.__table__  # type: ignore[attr-defined]
-_workspace: Any = Workspace.__table__  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +24,7 @@ class Traits:
 
 def write_traits(connection: Connection, rows: Sequence[Traits]) -> list[None]:
     """Keep what was reported, on top of what is known; later rows go over earlier ones."""
-    query = select(_alias.c.id, _alias.c.customer_id).where(_alias.c.id.in_({row.customer_id for row in rows}))
-    canonical = {row[0]: row[1] for row in connection.execute(query)}
+    canonical = canonical_ids(connection, {row.customer_id for row in rows})
     ids = {canonical.get(row.customer_id, row.customer_id) for row in rows}
     known = _read(connection, ids)
     is_first = connection.execute(select(_customer.c.id).limit(1)).first() is None
@@ -36,7 +34,7 @@ def write_traits(connection: Connection, rows: Sequence[Traits]) -> list[None]:
         known[id_] = {name: value for name, value in merged.items() if value is not None}
     _write(connection, known)
     if is_first:  # every worker must learn that there are such attributes at all
-        connection.execute(update(_workspace).values(snapshot_version=_workspace.c.snapshot_version + 1))
+        tell_workers(connection)
     return [None] * len(rows)
 
 

@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import Connection, select, update
 
 from experiments.column_types import to_microseconds
-from experiments.customers.stand_ins import stood_for
+from experiments.customers.ids import stood_for
 from experiments.decisions.hashing import series_of
 from experiments.series import PinnedCovariate
 from experiments.tables import Decision, Series

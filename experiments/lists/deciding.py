@@ -24,10 +24,11 @@ _PAUSES: Final = (0.05, 5.0)  # the first and the longest
 
 @dataclass(slots=True)
 class Summary:
-    """What became of a list; ``is_complete``: its end was reached."""
+    """What became of a list; ``n_waiting``: for the winner of a send plan; ``is_complete``: its end was reached."""
 
     n_rows: int = 0
     n_decided: int = 0
+    n_waiting: int = 0
     n_failed: int = 0
     is_complete: bool = False
     error: dict[str, str] | None = None
@@ -39,6 +40,8 @@ class Summary:
         for one in answers:
             if one.decided is None:
                 self.n_failed += 1
+            elif one.decided.decide_after is not None:
+                self.n_waiting += 1
             else:
                 self.n_decided += 1
                 self.by_variant[one.decided.variant] = self.by_variant.get(one.decided.variant, 0) + 1
@@ -81,7 +84,7 @@ def decide_rows(
         decider.expect(storable_ids(ids))
         for index, row in enumerate(part):
             try:
-                good.append((index, _ask(decider, row, sources=sources, is_text=is_text)))
+                good.append((index, ask_row(decider, row, sources=sources, is_text=is_text)))
             except InvalidInput as error:
                 failed[index] = Answered(row, None, error.code, str(error))
         began = time.monotonic()
@@ -90,7 +93,12 @@ def decide_rows(
         yield [failed[i] if i in failed else _answered(row, done[i]) for i, row in enumerate(part)]
 
 
-def _ask(decider: Decider, row: Row, *, sources: Sources, is_text: bool) -> Asked:
+def ask_row(decider: Decider, row: Row, *, sources: Sources, is_text: bool) -> Asked:
+    """Who a row asks for.
+
+    Raises:
+        InvalidInput: It can't be read, or what it says can't be.
+    """
     if row.error is not None:
         raise InvalidInput([FieldError("", row.error)])
     customer_id, occasion_id = (sources.field(row.values, name) for name in FIELDS)

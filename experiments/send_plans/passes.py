@@ -21,9 +21,9 @@ class Waiting:
     first: Any = None
     until: datetime | None = None
 
-    def see(self, decided: Decided, row: Any) -> None:
-        """Count an answer; ``row`` is what it was asked with."""
-        if decided.decide_after is None:
+    def see(self, decided: Decided | None, row: Any) -> None:
+        """Count an answer (None: the row had an error); ``row`` is what it was asked with."""
+        if decided is None or decided.decide_after is None:
             return
         if self.until is None:
             self.first, self.until = row, decided.decide_after

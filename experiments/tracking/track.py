@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from experiments.catalog.definitions import AttributeDefinition
 from experiments.customers.aliases import Link
 from experiments.customers.traits import TRAITS, Traits
 from experiments.errors import FieldError, InvalidInput
@@ -22,7 +21,8 @@ _AT_ONCE: Final = 1_000
 class Tracked:
     """What became of a batch.
 
-    ``ignored``: page, screen, group, and what a page may not do (join ids); ``n_dropped``: attributes not declared.
+    ``ignored``: page, screen, group, and what a page may not do (join ids, tell attributes); ``n_dropped``: attributes
+    that are not declared, or that a page told.
     """
 
     success: bool
@@ -35,7 +35,10 @@ class Tracked:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who sends: outcome ids are unique within ``source``; a page may report only some ``events`` and join nobody."""
+    """Who sends: outcome ids are unique within ``source``.
+
+    ``events``: those that a page may report; it may not join ids or tell of customers, since anybody can read its key.
+    """
 
     source: str
     events: Collection[str] | None
@@ -66,10 +69,12 @@ def track(
             good.append((index, read_message(item, kind=kind, sent_at=sent_at, received_at=now)))
         except InvalidInput as error:
             rejected.append(Rejected(index, "invalid_message", str(error)))
+    n_dropped = 0
     if sender.events is not None:
-        good = [(index, replace(message, joins=None)) for index, message in good]
+        n_dropped = sum(len(message.traits) for _, message in good)
+        good = [(index, replace(message, joins=None, traits={})) for index, message in good]
     worker.decider.join_all([Link(*message.joins) for _, message in good if message.joins is not None])
-    n_dropped = _tell_traits(worker, [message for _, message in good], sender=sender)
+    n_dropped += _tell_traits(worker, [message for _, message in good])
     recorded = _record(worker, [(i, one.outcome) for i, one in good if one.outcome is not None], sender=sender)
     n_told = sum(message.joins is not None or bool(message.traits) for _, message in good)
     rejected = sorted([*rejected, *recorded.rejected], key=lambda one: one.index)
@@ -95,13 +100,13 @@ def _record(worker: Worker, outcomes: Sequence[tuple[int, dict[str, Any]]], *, s
     return Recorded(accepted, duplicates, rejected, {})
 
 
-def _tell_traits(worker: Worker, messages: Sequence[Message], *, sender: Sender) -> int:
+def _tell_traits(worker: Worker, messages: Sequence[Message]) -> int:
     """Keep declared attributes; returns how many were dropped."""
     snapshot = worker.snapshots.current
     declared = {} if snapshot is None else snapshot.attributes
     rows, n_dropped = [], 0
     for message in messages:
-        usable = {name: value for name, value in message.traits.items() if _may_tell(declared.get(name), sender)}
+        usable = {name: value for name, value in message.traits.items() if name in declared}
         stored = coerce(usable, declared, text=False).stored
         stored |= {name: None for name, value in usable.items() if value is None}
         n_dropped += len(message.traits) - len(stored)
@@ -111,8 +116,3 @@ def _tell_traits(worker: Worker, messages: Sequence[Message], *, sender: Sender)
         worker.journal.write(TRAITS, rows[start : start + _AT_ONCE])
     worker.people.forget(*(row.customer_id for row in rows))
     return n_dropped
-
-
-def _may_tell(definition: AttributeDefinition | None, sender: Sender) -> bool:
-    """Whether an attribute may be kept: declared, and from a page only a public one."""
-    return definition is not None and (sender.events is None or definition.public)

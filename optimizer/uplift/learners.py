@@ -49,12 +49,12 @@ class UpliftLearner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
 
         Args:
             X: Attributes as they were at the decision, shape (n_units, n_attributes).
-            y: Outcomes, shape (n_units,).
+            y: Outcomes, in outcome units, shape (n_units,).
             variant: Index of the variant of each unit, control being 0, shape (n_units,).
-            propensities: Of every variant as logged, shape (n_units, n_variants).
+            propensities: Of every variant as logged, all > 0, shape (n_units, n_variants).
             fold: Fold of each unit in [0, n_folds), the same for all units of one customer; None: round robin.
         Raises:
-            InvalidArgument: Shapes differ, a variant has no units, or a model of the wrong kind.
+            InvalidArgument: Shapes differ, a variant has no units or no propensity, or a model of the wrong kind.
         """
         units = _Units.of(X, y, variant=variant, propensities=propensities, fold=fold, n_folds=self.n_folds)
         self.n_features_in_ = units.x.shape[1]
@@ -112,7 +112,7 @@ class TLearner(UpliftLearner):
 
 
 class XLearner(UpliftLearner):
-    """Effects imputed on either side from the other side's model, weighed by the propensity.
+    """Effects imputed on either side from the other side's model, weighed by the mean propensity.
 
     Source: Künzel, Sekhon, Bickel & Yu (2019), PNAS 116(10).
     """
@@ -201,6 +201,10 @@ class _Units:
                 raise InvalidArgument(name, f"has shape {array.shape} for {outcome.size} units")
         if shares.ndim != 2 or shares.shape[1] < 2:
             raise InvalidArgument("propensities", f"need two variants at least, not shape {shares.shape}")
+        if not (np.isfinite(shares).all() and (shares > 0.0).all()):
+            raise InvalidArgument(
+                "propensities", "are not positive everywhere: effects of what can't be had are unknown"
+            )
         for one in range(shares.shape[1]):
             for part in range(n_folds):
                 if not ((index == one) & (folds != part)).any():

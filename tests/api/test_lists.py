@@ -48,9 +48,9 @@ def test_csv_comes_back_in_order_with_its_own_columns_and_a_summary(running: Cli
     assert [row["error_code"] for row in rows] == ["", "", "invalid_input", "invalid_input", ""]
     assert "/customer_id" in rows[2]["error_detail"]
     assert "2 values for 3 columns" in rows[3]["error_detail"]
-    assert summary | {"by_variant": {}} == {
-        "n_rows": 5, "n_decided": 3, "n_failed": 2, "is_complete": True, "error": None, "by_variant": {},
-    }  # fmt: skip
+    counts = (summary["n_rows"], summary["n_decided"], summary["n_waiting"], summary["n_failed"])
+    assert counts == (5, 3, 0, 2)
+    assert (summary["is_complete"], summary["error"]) == (True, None)
     single = running.decide("c1")
     assert (rows[0]["decision_id"], rows[0]["variant"]) == (single["decision_id"], single["variant"])
     with reading(worker.engine) as session:

@@ -65,6 +65,20 @@ def test_a_page_sends_text_with_the_key_inside(app: Flask, running: Client, work
     assert answer.headers["Access-Control-Allow-Origin"] == "https://shop.example"
 
 
+def test_a_page_tells_nothing_of_customers(app: Flask, running: Client, worker: Worker) -> None:
+    """Anybody can read its key, and could move anybody into another segment."""
+    running.put("/v1/attributes/plan", {"type": "string", "public": True})
+    with transaction(worker.engine) as session:
+        pages = Pages(["https://shop.example"], ["click"])
+        _, key = create_key(session, "page", scopes=["record"], actor="test", pages=pages)
+    worker.snapshots.refresh()
+    message = {"type": "identify", "userId": "anna", "traits": {"plan": "gold"}, "writeKey": key}
+    answer = app.test_client().post("/v1/i", json=message, headers={"Origin": "https://shop.example"}).get_json()
+    assert (answer["accepted"], answer["ignored"], answer["n_dropped"]) == (0, 1, 1)
+    with reading(worker.engine) as session:
+        assert session.get(Customer, "anna") is None
+
+
 def test_nulls_are_as_good_as_absent(running: Client) -> None:
     message = CLICK | {"anonymousId": None, "properties": {"revenue": None}, "timestamp": None, "integrations": None}
     assert _batch(running, message)["accepted"] == 1

@@ -112,7 +112,7 @@ def test_without_both_sides_there_is_nothing_to_compare(treated: bool) -> None: 
         judged([1.0, 0.0], [0.1, 0.2], is_treated=[treated, treated])
 
 
-def test_all_outcomes_alike_are_no_curve_but_zero() -> None:
-    units: Judged = judged(np.ones(8), SMALL["predicted"], is_treated=SMALL["is_treated"])
-    assert uplift_curve(units).gain[-1] == 0.0
-    assert auuc(units).normalised is None or np.isfinite(auuc(units).normalised or 0.0)
+def test_all_outcomes_alike_are_a_flat_curve_without_a_normalised_coefficient() -> None:
+    units: Judged = judged(np.zeros(8), SMALL["predicted"], is_treated=SMALL["is_treated"])
+    np.testing.assert_array_equal(uplift_curve(units).gain, 0.0)
+    assert (qini(units).raw, qini(units).normalised) == (0.0, None)

@@ -125,6 +125,8 @@ def test_effects_are_no_classes(learner: type[UpliftLearner]) -> None:
     [
         ({"variant": np.zeros(60, dtype=int)}, "variant"),
         ({"propensities": np.ones((60, 1))}, "propensities"),
+        ({"propensities": np.tile([1.0, 0.0, 0.0], (60, 1))}, "propensities"),
+        ({"propensities": np.full((60, 3), np.nan)}, "propensities"),
         ({"fold": np.zeros(3, dtype=int)}, "fold"),
         ({"y": np.zeros(3)}, "y"),
     ],

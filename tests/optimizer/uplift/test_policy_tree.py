@@ -25,9 +25,9 @@ def test_a_world_of_one_cut_is_found() -> None:
     assert isinstance(tree, Split)
     assert tree.attribute == 1
     assert tree.threshold == pytest.approx(0.5, abs=0.05)
-    assert (tree.below, tree.above) != (tree.above, tree.below)
     assert isinstance(tree.above, Leaf)
-    assert tree.above.choice == 1
+    assert isinstance(tree.below, Leaf)
+    assert (tree.below.choice, tree.above.choice) == (0, 1)
 
 
 def test_two_attributes_that_matter_only_together_are_found() -> None:
