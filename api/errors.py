@@ -19,7 +19,9 @@ from experiments.analyses import errors as of_analyses
 from experiments.errors import ExperimentsError, FieldError
 from experiments.lists import errors as of_lists
 from experiments.mail_events import errors as of_mail
+from experiments.promote.errors import TargetingRefused
 from experiments.send_plans.errors import SendPlanDecided, WinnerOverdue
+from experiments.uplift import errors as of_uplift
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +39,8 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     of_analyses.TooFewSegments: 422,
     of_analyses.TooManyAnalyses: 429,
     of_analyses.TooManySegments: 422,
+    of_uplift.ModelNotFound: 404,
+    of_uplift.ModelUnreadable: 500,
     SendPlanDecided: 409,
     WinnerOverdue: 503,
     of_mail.BadSignature: 401,
@@ -72,6 +76,7 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     domain.PolicyVersionNotFound: 404,
     domain.PreconditionFailed: 412,
     domain.PromotionRefused: 409,
+    TargetingRefused: 409,
     domain.RowRefused: 422,
     domain.SegmentNotFound: 404,
     domain.SegmentTaken: 409,

@@ -16,7 +16,7 @@ from api.state import current_worker
 from experiments.catalog.serving import now_serving
 from experiments.database import reading, transaction
 from experiments.promote.policies import read_policy, rollback
-from experiments.promote.requests import PromotionRequest, RollbackRequest
+from experiments.promote.requests import PromotionRequest, RollbackRequest, TargetingRequest
 
 doors = Doors("reviews")
 
@@ -91,6 +91,20 @@ def promote_winners(key: str) -> Response:
     request = read_json()
     with transaction(current_worker().engine) as session:
         promoted = promote(session, key, request=request, actor=actor())
+    return _in_effect(promoted)
+
+
+@doors.open("POST", "/v1/analyses/<id_>/promote", scope="analyse", takes=TargetingRequest, gives=dict[str, Any])
+def promote_tree(id_: str) -> Response:
+    """Make the tree of a study of uplift the standing policy: its leaves become a segmentation, its choices the policy.
+
+    Refused where the verdict is not ``personalise``, unless forced.
+    """
+    from experiments.promote.targeting import promote_targeting  # as above
+
+    request = read_json()
+    with transaction(current_worker().engine) as session:
+        promoted = promote_targeting(session, id_, request=request, actor=actor())
     return _in_effect(promoted)
 
 

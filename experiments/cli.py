@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "analyse": ("experiments.commands.analyse:analyse", "Run queued analyses."),
     "migrate": ("experiments.commands.migrate:migrate_database", "Bring the database to the newest schema."),
     "decide": ("experiments.commands.decide:decide", "Decide for a list of customers, from a file into a file."),
+    "score": ("experiments.commands.score:score", "Score a list of customers with a stored model of uplift."),
     "import": ("experiments.commands.import_:import_campaign", "Import a past randomised campaign, as logged."),
     "replay": ("experiments.commands.replay:replay_log", "Run the bandit against a past campaign's log."),
     "demo": ("experiments.commands.demo:demo", "Run the whole loop on simulated customers."),

@@ -37,3 +37,20 @@ class HierarchyRequest(AnalysisRequest):
     level: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
     average_sd: Annotated[float, Field(ge=0.01, le=10)] = 0.2
     tau_scale: Annotated[float, Field(ge=0.001, le=10)] = 0.1
+
+
+class UpliftRequest(AnalysisRequest):
+    """Whom a variant really moves, and whether targeting by it is worth it: a study on units' attributes.
+
+    ``attributes``: only these (absent: all that decisions carry). ``learner``: s, t, x, r or dr. ``margin``: what one
+    unit of the metric is worth; needed where variants cost money and the metric is none. ``budget_per_1000``: what
+    1,000 decisions may cost more than control's, at most. ``depth``: of the policy tree. ``rounds``: of boosting.
+    """
+
+    kind: Literal["uplift"]
+    attributes: Annotated[tuple[Key, ...], Field(strict=False, min_length=1, max_length=200)] | None = None
+    learner: Literal["s", "t", "x", "r", "dr"] = "x"
+    margin: Annotated[float, Field(gt=0, le=1e12)] | None = None
+    budget_per_1000: Annotated[float, Field(ge=0, le=1e12)] | None = None
+    depth: Annotated[int, Field(ge=1, le=3)] = 2
+    rounds: Annotated[int, Field(ge=5, le=1_000)] = 100

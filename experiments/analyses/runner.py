@@ -1,8 +1,8 @@
 """Running one analysis to its end, in this process."""
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import structlog
 from sqlalchemy import Engine
@@ -10,11 +10,12 @@ from sqlmodel import Session
 
 from experiments.analyses import queue
 from experiments.analyses.heartbeat import BEAT_SECONDS, beating
-from experiments.analyses.kinds import KINDS, Progress
+from experiments.analyses.kinds import KINDS, Finding, Progress
 from experiments.analyses.queue import Job
 from experiments.database import AWAY, reading, transaction
 from experiments.errors import ExperimentsError
 from experiments.input.checks import check_json
+from experiments.tables import AnalysisModel
 from optimizer.errors import OptimizerError
 
 log = structlog.get_logger(__name__)
@@ -45,25 +46,34 @@ def run_one(
     began = time.monotonic()
     try:
         with beating(engine, holder=holder, on_lost=on_lost, every_seconds=beat_seconds) as progress:
-            result = _computed(engine, job, progress=progress)
+            found = _computed(engine, job, progress=progress)
     except (ExperimentsError, OptimizerError) as error:
         code, detail = error.code, str(error)
         stored = _insist(engine, lambda session: queue.fail(session, holder=holder, code=code, detail=detail))
         log.warning("analysis_refused", id=job.id, kind=job.kind, code=code, stored=stored)
     else:
-        stored = _insist(engine, lambda session: queue.finish(session, holder=holder, result=result))
+        stored = _insist(engine, lambda session: _kept(session, job, holder=holder, found=found))
         seconds = round(time.monotonic() - began, 1)
         log.info("analysis_done", id=job.id, kind=job.kind, seconds=seconds, stored=stored)
     return job
 
 
-def _computed(engine: Engine, job: Job, *, progress: Progress) -> Mapping[str, Any]:
+def _computed(engine: Engine, job: Job, *, progress: Progress) -> Finding:
     method = KINDS[job.kind].method()
     with reading(engine) as session:
         data = method.read(session, job)
-    result = method.compute(data, progress=progress)
-    check_json(result, max_depth=_MAX_RESULT_DEPTH, max_bytes=MAX_RESULT_BYTES, pointer="/result")
-    return result
+    found = method.compute(data, progress=progress)
+    check_json(found.result, max_depth=_MAX_RESULT_DEPTH, max_bytes=MAX_RESULT_BYTES, pointer="/result")
+    return found
+
+
+def _kept(session: Session, job: Job, *, holder: str, found: Finding) -> bool:
+    """Store a finding whole; False, and nothing is stored, if the analysis is no longer the holder's."""
+    if not queue.finish(session, holder=holder, result=found.result):
+        return False
+    if found.model is not None:
+        session.merge(AnalysisModel(analysis=job.id, model=found.model))
+    return True
 
 
 def _insist(engine: Engine, write: Callable[[Session], bool]) -> bool:

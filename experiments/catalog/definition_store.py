@@ -90,7 +90,7 @@ def put_segmentation(
         raise InvalidDefinition([FieldError("", f"{shown(key)} is built in and can't be replaced")])
     definition = parse_definition(SegmentationDefinition, payload)
     current = _open(session, "segmentation", key=key, if_match=if_match)
-    compile_segmentation(definition, _attributes(session))
+    compile_segmentation(definition, declared_attributes(session))
     return _store(session, definition, kind="segmentation", key=key, current=current, actor=actor)
 
 
@@ -180,6 +180,12 @@ def current_definitions(session: Session, kind: str) -> Iterable[Definition]:
     )
 
 
+def declared_attributes(session: Session) -> dict[str, AttributeDefinition]:
+    """All attributes as they are declared now."""
+    rows = current_definitions(session, "attribute")
+    return {row.key: AttributeDefinition.model_validate(row.body) for row in rows}
+
+
 def segment_keys(segmentation: Defined) -> list[str]:
     """The segments of a segmentation in their order, everyone else last."""
     return [*(segment["key"] for segment in segmentation.body["segments"]), segmentation.body["otherwise"]]
@@ -260,11 +266,6 @@ def _store(
 def missing(pointer: str, key: str, *, kind: str) -> FieldError:
     """What is wrong with a name that names nothing."""
     return FieldError(pointer, f"there is no {kind} {shown(key)}")
-
-
-def _attributes(session: Session) -> dict[str, AttributeDefinition]:
-    rows = current_definitions(session, "attribute")
-    return {row.key: AttributeDefinition.model_validate(row.body) for row in rows}
 
 
 def _refuse_if_read(session: Session, attribute: str) -> None:

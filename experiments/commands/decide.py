@@ -9,21 +9,20 @@ from pathlib import Path
 import click
 import orjson
 
+from experiments.commands.files import beside, kind_of, pairs_of
 from experiments.commands.progress import progress_bar
 from experiments.commands.settings import opened, settings
 from experiments.config import Config
 from experiments.decide import Decided
-from experiments.errors import FieldError, InvalidInput, SnapshotMissing
+from experiments.errors import SnapshotMissing
 from experiments.lists.columns import Layout, Sources, sources_of
 from experiments.lists.deciding import FIELDS, Answered, Summary, ask_row, content_members, decide_rows
-from experiments.lists.reading import Encoding, Form, Row, Table, read_table
+from experiments.lists.reading import Row, Table, read_table
 from experiments.lists.writing import Writer, streamed, write_parquet
 from experiments.send_plans.passes import Surroundings, Waiting, decide_with_winner
 from experiments.worker import Worker
 
 _SHARD = 0  # of the tallies, beside those of web processes
-_ENDINGS: dict[str, Form] = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".parquet": "parquet"}
-_PACKED: dict[str, Encoding] = {".gz": "gzip", ".zst": "zstd"}
 
 
 @click.command("decide")
@@ -62,17 +61,17 @@ def decide(  # one for each option
     With --wait the output is written twice: at once, for the tested to be sent, and in the end for everyone. The
     background process has to run meanwhile, and what the tested do has to be reported.
     """
-    constants = {f"attr.{name}": value for name, value in _pairs("attribute", attributes).items()}
+    constants = {f"attr.{name}": value for name, value in pairs_of("attribute", attributes).items()}
     if occasion is not None:
         constants["occasion_id"] = occasion
-    target = output or _beside(file)
-    _kind(file)
-    _kind(target)
+    target = output or beside(file, "decided")
+    kind_of(file)
+    kind_of(target)
     with opened(config):
         worker = Worker(config, shard=_SHARD)
         worker.start()
         try:
-            job = _Job(worker, file, placement, Layout(_pairs("map", mapped), constants), target)
+            job = _Job(worker, file, placement, Layout(pairs_of("map", mapped), constants), target)
             if wait:
                 decide_with_winner(job.run, ask_again=job.ask_again, around=_AROUND)
             else:
@@ -95,7 +94,7 @@ class _Job:
 
     def run(self) -> Waiting:
         """Decide all of it and write all of the output."""
-        form, encoding = _kind(self.file)
+        form, encoding = kind_of(self.file)
         table = read_table(self.file, form, encoding=encoding, max_bytes=self.worker.config.max_list_bytes)
         if self.worker.snapshots.current is None:
             raise SnapshotMissing
@@ -118,7 +117,7 @@ def _decide(job: _Job, table: Table, *, sources: Sources, waiting: Waiting) -> S
     plan = decider.placement(job.placement)
     parts = decide_rows(decider, table.rows, placement=job.placement, sources=sources, is_text=is_text)
     writer, summary = Writer(table.columns, content_members(plan)), Summary()
-    out, _ = _kind(job.target)
+    out, _ = kind_of(job.target)
     unfinished = job.target.with_name(f".{job.target.name}.unfinished")
     with progress_bar("Deciding", total=None) as advance:
         shown = _shown(parts, advance, see=lambda one: waiting.see(one.decided, (one.row, sources, is_text)))
@@ -159,28 +158,3 @@ def _tell(n_waiting: int, due: datetime) -> None:
 
 
 _AROUND = Surroundings(now=lambda: datetime.now(UTC), sleep=time.sleep, tell=_tell)
-
-
-def _kind(path: Path) -> tuple[Form, Encoding]:
-    endings = [ending.lower() for ending in path.suffixes[-2:]]
-    encoding = _PACKED.get(endings[-1] if endings else "", "identity")
-    if encoding != "identity":
-        endings = endings[:-1]
-    form = _ENDINGS.get(endings[-1] if endings else "")
-    if form is None or (form == "parquet" and encoding != "identity"):
-        raise InvalidInput([FieldError("/file", f"must end in {', '.join(_ENDINGS)}, not as {path.name}")])
-    return form, encoding
-
-
-def _beside(file: Path) -> Path:
-    _, encoding = _kind(file)
-    whole = file.with_suffix("") if encoding != "identity" else file
-    return whole.with_suffix(f".decided{whole.suffix}")
-
-
-def _pairs(name: str, given: tuple[str, ...]) -> dict[str, str]:
-    pairs = [one.partition("=") for one in given]
-    wrong = [FieldError(f"/{name}", f"must be NAME=VALUE, not {left}") for left, sign, _ in pairs if not sign]
-    if wrong:
-        raise InvalidInput(wrong)
-    return {left: right for left, _, right in pairs}

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from experiments.catalog.definitions import Key
 from experiments.errors import FieldError
 from experiments.input.checks import json_errors, parse_datetime, shown
 from experiments.input.parsing import refuse
@@ -54,6 +55,19 @@ class PromotionRequest(_Request):
         if self.force and self.segments is None:
             refuse([FieldError("/force", "needs the segments and their variants to be named")])
         return self
+
+
+class TargetingRequest(_Request):
+    """Why the tree of a study is to be served, the share that keeps exploring, and the key of its leaves' segmentation.
+
+    ``force`` promotes whatever the verdict.
+    """
+
+    segmentation: Key | None = None
+    explore: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    expires_at: Moment = None
+    reason: Reason
+    force: bool = False
 
 
 class RollbackRequest(_Request):

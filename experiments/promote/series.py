@@ -20,6 +20,7 @@ def open_policy_series(
     opens_at: datetime,
     now: datetime,
     paused: Collection[Place] = (),
+    split: tuple[str, int] | None = None,
 ) -> Series:
     """Open the series of a promotion: variants, metrics and exposure of the experiment, so that it stays measured.
 
@@ -32,14 +33,16 @@ def open_policy_series(
         opens_at: When the policy takes effect.
         now: The database's time.
         paused: Segments and variants that guardrails have paused: nobody explores these.
+        split: Segmentation and version of the winners' segments; None: the experiment's.
     """
+    segmentation, version = split or (parent.segmentation, parent.segmentation_version)
     series = Series(
         kind="policy",
         placement=parent.placement,
         experiment=parent.experiment,
         unit="period",
-        segmentation=parent.segmentation,
-        segmentation_version=parent.segmentation_version,
+        segmentation=segmentation,
+        segmentation_version=version,
         segments=list(winners),
         metrics=parent.metrics,
         exposure=parent.exposure,

@@ -18,13 +18,14 @@ from experiments.tables.definitions import (
 )
 from experiments.tables.journal import Alias, Attribution, Customer, Decision, DecisionAlias, Outcome, Response
 from experiments.tables.mail import Intake, MailMessage, MailToken
-from experiments.tables.records import Analysis, ApiKey, Audit, Correction, Idempotency, Lease
+from experiments.tables.records import Analysis, AnalysisModel, ApiKey, Audit, Correction, Idempotency, Lease
 from experiments.tables.tallies import Tally, TallyAge, TallyCovariate, TallyExposure, TallyProduct, TallyResponse
 
 __all__ = [
     "Alias",
     "Allocation",
     "Analysis",
+    "AnalysisModel",
     "ApiKey",
     "Attribution",
     "Audit",

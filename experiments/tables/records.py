@@ -136,3 +136,12 @@ class Analysis(SQLModel, table=True):
     created_by: str = Field(sa_type=String)
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class AnalysisModel(SQLModel, table=True):
+    """What an analysis learnt, as a file that only known types are read from (``experiments.uplift.stored``)."""
+
+    __tablename__ = "analysis_model"
+
+    analysis: str = Field(primary_key=True, sa_type=String, foreign_key="analysis.id")
+    model: bytes = Field(sa_type=LargeBinary)

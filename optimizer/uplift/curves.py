@@ -4,7 +4,8 @@ One variant against control. Units with equal predictions enter together, so tha
 unequal propensities a unit counts by ``weight``, its mean propensity over its own: at constant propensities that is 1.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,10 @@ from optimizer.errors import InvalidArgument, NoVariation
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Index = NDArray[np.intp]
+Interval = tuple[float, float]
+
+_Z95 = 1.959963984540054  # the normal's 97.5 % quantile
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +60,14 @@ class Judged:
         predicted: Predicted uplift.
         is_treated: Whether the unit got the variant, not control.
         weight: Mean propensity of the unit's variant over the unit's own.
+        row: Where the unit stood before.
     """
 
     outcome: Floats
     predicted: Floats
     is_treated: Flags
     weight: Floats
+    row: Index
 
 
 def judged(
@@ -91,7 +98,7 @@ def judged(
     if treated.all() or not treated.any():
         raise NoVariation(float(values.size))
     order = np.argsort(-scores, kind="stable")
-    return Judged(values[order], scores[order], treated[order], weights[order])
+    return Judged(values[order], scores[order], treated[order], weights[order], order)
 
 
 def uplift_curve(units: Judged) -> Curve:
@@ -120,8 +127,7 @@ def qini_curve(units: Judged) -> Curve:
 
 def qini(units: Judged) -> Coefficient:
     """The Qini coefficient; the perfect order has responders to the variant first, and to control last."""
-    best = np.where(units.is_treated, units.outcome, -units.outcome)
-    return _coefficient(qini_curve(units), perfect=qini_curve(_reordered(units, best)), units=units)
+    return _coefficient(units, _perfect_for_qini(units), curve=qini_curve)
 
 
 def auuc(units: Judged) -> Coefficient:
@@ -130,23 +136,91 @@ def auuc(units: Judged) -> Coefficient:
     The perfect order has responders to the variant and non-responders to control first; which of the other two kinds
     comes next is what lifts the curve's middle most.
     """
+    return _coefficient(units, _perfect_for_auuc(units), curve=uplift_curve)
+
+
+@dataclass(frozen=True, slots=True)
+class CoefficientIntervals:
+    """95 % intervals by bootstrap: how far a coefficient would vary with other customers, the model being as it is.
+
+    Attributes:
+        qini: Of the Qini coefficient, raw.
+        qini_normalised: None unless outcomes are 0 and 1.
+        auuc: Of the area under the uplift curve, raw.
+        auuc_normalised: None unless outcomes are 0 and 1.
+    """
+
+    qini: Interval
+    qini_normalised: Interval | None
+    auuc: Interval
+    auuc_normalised: Interval | None
+
+
+def coefficient_intervals(
+    units: Judged, *, customer: ArrayLike, rng: np.random.Generator, n_draws: int = 200
+) -> CoefficientIntervals:
+    """Draw customers again and again, each with all of its units; the coefficient and 1.96 times the draws' spread.
+
+    Args:
+        units: Judged.
+        customer: Whole numbers from 0 on, in the order in which the units came to ``judged``, shape (n_units,).
+        rng: Seeded by the caller.
+        n_draws: How often; the spread of 50 is known to a tenth.
+    """
+    label = np.asarray(customer, dtype=np.intp)
+    n_customers = int(label.max()) + 1
+    orders = [(units, _perfect_for_qini(units), qini_curve), (units, _perfect_for_auuc(units), uplift_curve)]
+    draws: list[list[Coefficient]] = [[], []]
+    for _ in range(n_draws):
+        times = np.bincount(rng.integers(n_customers, size=n_customers), minlength=n_customers)
+        drawn = times[label].astype(np.float64)
+        for found, (own, perfect, curve) in zip(draws, orders, strict=True):
+            found.append(_coefficient(_weighed(own, drawn), _weighed(perfect, drawn), curve=curve))
+    (of_qini, qini_normalised), (of_auuc, auuc_normalised) = (
+        _intervals(_coefficient(own, perfect, curve=curve), found)
+        for found, (own, perfect, curve) in zip(draws, orders, strict=True)
+    )
+    return CoefficientIntervals(of_qini, qini_normalised, of_auuc, auuc_normalised)
+
+
+def _intervals(at: Coefficient, draws: list[Coefficient]) -> tuple[Interval, Interval | None]:
+    known = [one.normalised for one in draws if one.normalised is not None]
+    raw = _around(at.raw, [one.raw for one in draws])
+    return raw, None if at.normalised is None or len(known) < len(draws) else _around(at.normalised, known)
+
+
+def _around(value: float, draws: list[float]) -> Interval:
+    reach = _Z95 * float(np.std(draws, ddof=1))
+    return value - reach, value + reach
+
+
+def _weighed(units: Judged, drawn: Floats) -> Judged:
+    return replace(units, weight=units.weight * drawn[units.row])
+
+
+def _coefficient(units: Judged, perfect: Judged, *, curve: Callable[[Judged], Curve]) -> Coefficient:
+    own = curve(units)
+    is_binary = bool(((units.outcome == 0.0) | (units.outcome == 1.0)).all())
+    best = curve(perfect).area if is_binary else 0.0
+    return Coefficient(float(own.area / own.n_units[-1] ** 2), own.area / best if best > 0.0 else None)
+
+
+def _perfect_for_qini(units: Judged) -> Judged:
+    return _reordered(units, np.where(units.is_treated, units.outcome, -units.outcome))
+
+
+def _perfect_for_auuc(units: Judged) -> Judged:
     is_response = units.outcome > 0
     agrees = is_response == units.is_treated
     n_control_responders = (is_response & ~units.is_treated).sum()
     n_treated_others = (~is_response & units.is_treated).sum()
     second = is_response if n_control_responders > n_treated_others else units.is_treated
-    best = 2.0 * agrees + second
-    return _coefficient(uplift_curve(units), perfect=uplift_curve(_reordered(units, best)), units=units)
-
-
-def _coefficient(curve: Curve, *, perfect: Curve, units: Judged) -> Coefficient:
-    is_binary = bool(np.isin(units.outcome, (0.0, 1.0)).all())
-    normalised = curve.area / perfect.area if is_binary and perfect.area > 0.0 else None
-    return Coefficient(curve.area / curve.n_units[-1] ** 2, normalised)
+    return _reordered(units, 2.0 * agrees + second)
 
 
 def _reordered(units: Judged, score: Floats) -> Judged:
-    return judged(units.outcome, score, is_treated=units.is_treated, weight=units.weight)
+    again = judged(units.outcome, score, is_treated=units.is_treated, weight=units.weight)
+    return replace(again, row=units.row[again.row])
 
 
 def _sums(units: Judged) -> tuple[Floats, tuple[Floats, Floats], tuple[Floats, Floats]]:

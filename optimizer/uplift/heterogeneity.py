@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
 from optimizer.errors import InvalidArgument, NoVariation
-from optimizer.uplift.policy_value import Estimate, value_of
+from optimizer.uplift.policy_value import Estimate, mean_of
 
 Floats = NDArray[np.float64]
 
@@ -35,13 +35,16 @@ class Calibration:
     p_value: float
 
 
-def calibration(signal: ArrayLike, predicted: ArrayLike, *, fold: ArrayLike | None = None) -> Calibration:
+def calibration(
+    signal: ArrayLike, predicted: ArrayLike, *, fold: ArrayLike | None = None, customer: ArrayLike | None = None
+) -> Calibration:
     """Regress the signal on the predictions, within folds: each fold's predictions are of a model of its own.
 
     Args:
         signal: Difference of doubly robust scores, shape (n_units,), in outcome units.
         predicted: Predicted uplift by a model of earlier folds, shape (n_units,).
         fold: The fold of each unit, shape (n_units,); None: one for all.
+        customer: Whole numbers, shape (n_units,): units of one may depend on each other. None: each is one.
     Raises:
         InvalidArgument: Shapes differ.
         NoVariation: The predictions are all alike, so there is no slope.
@@ -57,11 +60,14 @@ def calibration(signal: ArrayLike, predicted: ArrayLike, *, fold: ArrayLike | No
     if spread <= 1e-12 * max(float((x**2).sum()), 1e-300):
         raise NoVariation(float(y.size))
     slope = float((centred_x * centred_y).sum() / spread)
-    residual = centred_y - slope * centred_x
-    n_spare = y.size - int(label.max()) - 2
+    moment: Floats = centred_x * (centred_y - slope * centred_x)
+    if customer is not None:
+        known = np.unique(np.asarray(customer), return_inverse=True)[1]
+        moment = np.bincount(known, weights=moment).astype(np.float64)
+    n_spare = moment.size - int(label.max()) - 2
     if n_spare < 1:
-        raise InvalidArgument("signal", f"of {y.size} units leaves nothing to estimate an error from")
-    error = float(np.sqrt(y.size / n_spare * (centred_x**2 * residual**2).sum()) / spread)
+        raise InvalidArgument("signal", f"of {moment.size} customers leaves nothing to estimate an error from")
+    error = float(np.sqrt(moment.size / n_spare * (moment**2).sum()) / spread)
     p_value = float(norm.sf(slope / error)) if error > 0.0 else float(slope <= 0.0)
     return Calibration(float(y.mean()), slope, error, p_value)
 
@@ -81,7 +87,9 @@ class Tenth:
     observed: Estimate
 
 
-def by_tenth(signal: ArrayLike, predicted: ArrayLike, *, n_groups: int = 10) -> list[Tenth]:
+def by_tenth(
+    signal: ArrayLike, predicted: ArrayLike, *, n_groups: int = 10, customer: ArrayLike | None = None
+) -> list[Tenth]:
     """Predicted beside observed uplift of groups of equal size, the highest predictions first.
 
     Units with equal predictions may fall into neighbouring groups, in the order of their rows.
@@ -90,6 +98,7 @@ def by_tenth(signal: ArrayLike, predicted: ArrayLike, *, n_groups: int = 10) -> 
         signal: As of ``calibration``.
         predicted: As of ``calibration``.
         n_groups: How many groups; fewer than two units in one are refused.
+        customer: As of ``calibration``.
     Raises:
         InvalidArgument: Shapes differ, or there are too few units.
     """
@@ -98,11 +107,10 @@ def by_tenth(signal: ArrayLike, predicted: ArrayLike, *, n_groups: int = 10) -> 
         raise InvalidArgument("predicted", f"has shape {x.shape} for signals of shape {y.shape}")
     if y.size < 2 * n_groups:
         raise InvalidArgument("n_groups", f"is {n_groups}: {y.size} units are too few")
-    parts = np.array_split(np.argsort(-x, kind="stable"), n_groups)
-    zeros = [np.zeros(part.size, dtype=np.intp) for part in parts]
+    known = np.arange(y.size) if customer is None else np.asarray(customer)
     return [
-        Tenth(part.size, float(x[part].mean()), value_of(y[part, np.newaxis], zero))
-        for part, zero in zip(parts, zeros, strict=True)
+        Tenth(part.size, float(x[part].mean()), mean_of(y[part], customer=known[part]))
+        for part in np.array_split(np.argsort(-x, kind="stable"), n_groups)
     ]
 
 

@@ -21,6 +21,8 @@ from optimizer.uplift.policy_value import doubly_robust_scores
 Floats = NDArray[np.float64]
 Index = NDArray[np.intp]
 
+_ALIKE = 1e-9  # propensities that differ by less are the same
+
 
 class UpliftLearner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """What all learners share: checks of the training units, folds, predictions of outcomes.
@@ -87,11 +89,12 @@ class SLearner(UpliftLearner):
     """
 
     def _learn(self, units: "_Units") -> None:
-        self.fitted_ = _fitted(self.model, _with_variant(units.x, units.variant, n=self.n_variants_), units.y)
+        x = _with_variant(units.x, units.variant, n=self.n_variants_)
+        self.fitted_ = _fitted(self.model, x, units.y, weight=units.weight)
 
     def _effects(self, x: Floats) -> Floats:
         by_variant = [
-            _predicted(self.fitted_, _with_variant(x, np.full(len(x), one), n=self.n_variants_))
+            predicted(self.fitted_, _with_variant(x, np.full(len(x), one), n=self.n_variants_))
             for one in range(self.n_variants_)
         ]
         return np.column_stack(by_variant[1:]) - by_variant[0][:, np.newaxis]
@@ -123,15 +126,15 @@ class XLearner(UpliftLearner):
         self.sides_, self.share_ = [], []
         for one in range(1, self.n_variants_):
             treated = units.variant == one
-            gained = _fitted(self._effect_model(), units.x[treated], units.y[treated] - means[treated, 0])
-            missed = _fitted(self._effect_model(), units.x[control], means[control, one] - units.y[control])
+            gained = _fitted_on(treated, self._effect_model(), units=units, y=units.y - means[:, 0])
+            missed = _fitted_on(control, self._effect_model(), units=units, y=means[:, one] - units.y)
             shares = units.propensities[treated | control]
             self.sides_.append((gained, missed))
             self.share_.append(float((shares[:, one] / (shares[:, one] + shares[:, 0])).mean()))
 
     def _effects(self, x: Floats) -> Floats:
         effects = [
-            (1.0 - share) * _predicted(gained, x) + share * _predicted(missed, x)
+            (1.0 - share) * predicted(gained, x) + share * predicted(missed, x)
             for (gained, missed), share in zip(self.sides_, self.share_, strict=True)
         ]
         return np.column_stack(effects)
@@ -149,16 +152,18 @@ class RLearner(UpliftLearner):
     def _one(self, units: "_Units") -> Any:
         mean = np.empty(units.y.size)
         for inside, outside in units.folds():
-            mean[outside] = _predicted(_fitted(self.model, units.x[inside], units.y[inside]), units.x[outside])
+            mean[outside] = predicted(_fitted_on(inside, self.model, units=units, y=units.y), units.x[outside])
         left = (units.variant == 1) - units.propensities[:, 1]
-        return self._effect_model().fit(units.x, (units.y - mean) / left, sample_weight=left**2)
+        return _fitted(self._effect_model(), units.x, (units.y - mean) / left, weight=left**2)
 
     def _effects(self, x: Floats) -> Floats:
-        return np.column_stack([_predicted(one, x) for one in self.fitted_])
+        return np.column_stack([predicted(one, x) for one in self.fitted_])
 
 
 class DRLearner(UpliftLearner):
     """Effects fitted to differences of doubly robust scores.
+
+    Where propensities differ, a difference counts by one over how much it varies for that reason.
 
     Source: Kennedy (2023), Electronic Journal of Statistics 17(2).
     """
@@ -167,11 +172,12 @@ class DRLearner(UpliftLearner):
         means = _cross_fitted_outcomes(self.model, units)
         scores = doubly_robust_scores(units.y, units.variant, propensities=units.propensities, predicted=means)
         self.fitted_ = [
-            self._effect_model().fit(units.x, scores[:, one] - scores[:, 0]) for one in range(1, self.n_variants_)
+            _fitted(self._effect_model(), units.x, scores[:, one] - scores[:, 0], weight=units.precision(one))
+            for one in range(1, self.n_variants_)
         ]
 
     def _effects(self, x: Floats) -> Floats:
-        return np.column_stack([_predicted(one, x) for one in self.fitted_])
+        return np.column_stack([predicted(one, x) for one in self.fitted_])
 
 
 class _Units:
@@ -211,6 +217,21 @@ class _Units:
                     raise InvalidArgument("variant", f"{one} has no units outside of fold {part}")
         return cls(matrix, outcome, variant=index, propensities=shares, fold=folds)
 
+    @property
+    def weight(self) -> Floats | None:
+        """What makes those who got a variant stand for all: its mean propensity over the unit's; None if all are 1."""
+        if float(np.ptp(self.propensities, axis=0).max()) < _ALIKE:
+            return None
+        own = self.propensities[np.arange(self.y.size), self.variant]
+        return np.asarray(self.propensities.mean(axis=0)[self.variant] / own, dtype=np.float64)
+
+    def precision(self, one: int) -> Floats | None:
+        """Weights of differences of scores between a variant and control; None if propensities are all alike."""
+        if self.weight is None:
+            return None
+        precision = 1.0 / (1.0 / self.propensities[:, one] + 1.0 / self.propensities[:, 0])
+        return np.asarray(precision / precision.mean(), dtype=np.float64)
+
     def folds(self) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
         """For each fold, which units are outside of it (to learn from) and which are in it (to predict)."""
         for part in np.unique(self.fold):
@@ -229,11 +250,16 @@ class _Units:
         )
 
 
-def _fitted(model: Any, x: Floats, y: Floats) -> Any:  # noqa: PLR0917  # as scikit-learn has it
-    return clone(model).fit(x, y)
+def _fitted(model: Any, x: Floats, y: Floats, *, weight: Floats | None = None) -> Any:  # noqa: PLR0917  # as scikit-learn
+    return clone(model).fit(x, y) if weight is None else clone(model).fit(x, y, sample_weight=weight)
 
 
-def _predicted(model: Any, x: Floats) -> Floats:
+def _fitted_on(rows: NDArray[np.bool_], model: Any, *, units: _Units, y: Floats) -> Any:
+    weight = units.weight
+    return _fitted(model, units.x[rows], y[rows], weight=None if weight is None else weight[rows])
+
+
+def predicted(model: Any, x: Floats) -> Floats:
     """The mean outcome: of a classifier the chance of 1, also where it has seen but one class."""
     if not is_classifier(model):
         return np.asarray(model.predict(x), dtype=np.float64)
@@ -245,11 +271,11 @@ def _predicted(model: Any, x: Floats) -> Floats:
 def _by_variant(model: Any, units: _Units, *, among: NDArray[np.bool_] | None = None) -> list[Any]:
     inside = np.ones(units.y.size, dtype=np.bool_) if among is None else among
     chosen = [inside & (units.variant == one) for one in range(units.propensities.shape[1])]
-    return [_fitted(model, units.x[rows], units.y[rows]) for rows in chosen]
+    return [_fitted_on(rows, model, units=units, y=units.y) for rows in chosen]
 
 
 def _outcomes(models: list[Any], x: Floats) -> Floats:
-    return np.column_stack([_predicted(model, x) for model in models])
+    return np.column_stack([predicted(model, x) for model in models])
 
 
 def _cross_fitted_outcomes(model: Any, units: _Units) -> Floats:

@@ -67,19 +67,27 @@ def doubly_robust_scores(
     return scores
 
 
-def value_of(scores: Floats, choice: ArrayLike, *, customer: ArrayLike | None = None) -> Estimate:
+def value_of(
+    scores: Floats, choice: ArrayLike, *, customer: ArrayLike | None = None, weight: ArrayLike | None = None
+) -> Estimate:
     """The mean outcome per unit if each unit got what is chosen for it.
 
     Args:
         scores: Doubly robust (of net value: times the margin, less the cost), shape (n_units, n_variants).
         choice: Index of a variant for each unit, by a rule that was fixed without these units; shape (n_units,).
         customer: Whole numbers, shape (n_units,): units of one customer may depend on each other. None: each is one.
+        weight: Of ``stable_weights``; None: all count alike.
     """
-    return _mean(_chosen(scores, choice), customer=customer)
+    return mean_of(_chosen(scores, choice), customer=customer, weight=weight)
 
 
 def difference_of(
-    scores: Floats, choice: ArrayLike, *, instead_of: ArrayLike, customer: ArrayLike | None = None
+    scores: Floats,
+    choice: ArrayLike,
+    *,
+    instead_of: ArrayLike,
+    customer: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
 ) -> Estimate:
     """The paired difference in value between two choices: where they agree, it is exactly 0.
 
@@ -88,8 +96,36 @@ def difference_of(
         choice: What is chosen.
         instead_of: What it is compared with.
         customer: As of ``value_of``.
+        weight: As of ``value_of``.
     """
-    return _mean(_chosen(scores, choice) - _chosen(scores, instead_of), customer=customer)
+    return mean_of(_chosen(scores, choice) - _chosen(scores, instead_of), customer=customer, weight=weight)
+
+
+def stable_weights(propensities: ArrayLike, block: ArrayLike, *choices: ArrayLike) -> Floats | None:
+    """Weights of units that keep a mean of scores from hanging on the blocks where what is chosen was rare.
+
+    A score's variance grows with one over the propensity of what is chosen. As a bandit moves its weights that differs
+    between blocks of time, and a plain mean is then neither normal nor precise. A block counts by one over the root of
+    the mean of that over all of its units, whatever they got and whatever they are, so that no kind of unit counts more
+    than another within a block. If effects change over time, the weighted mean is of another mix of times.
+
+    Args:
+        propensities: As logged, shape (n_units, n_variants).
+        block: Of time, of each unit, shape (n_units,).
+        choices: What is compared, indices of shape (n_units,) each.
+    Returns:
+        Shape (n_units,), with mean 1; None if all propensities are alike, where all units count alike.
+    Source: Zhan, Hadad, Hirshberg & Athey (2021), "Off-Policy Evaluation via Adaptive Weighting with Data from
+        Contextual Bandits", KDD, the weights StableVar; by blocks rather than by units.
+    """
+    shares = np.asarray(propensities, dtype=np.float64)
+    if not shares.size or float(np.ptp(shares, axis=0).max()) < 1e-9:
+        return None
+    rows, label = np.arange(len(shares)), np.unique(np.asarray(block), return_inverse=True)[1]
+    spread = sum(1.0 / shares[rows, np.asarray(choice, dtype=np.intp)] for choice in choices)
+    by_block = np.bincount(label, weights=spread) / np.bincount(label)
+    weight = 1.0 / np.sqrt(by_block[label])
+    return np.asarray(weight / weight.mean(), dtype=np.float64)
 
 
 def effective_units(variant: ArrayLike, *, propensities: ArrayLike, choice: ArrayLike) -> float:
@@ -115,16 +151,23 @@ def _chosen(scores: Floats, choice: ArrayLike) -> Floats:
     return np.asarray(scores[np.arange(index.size), index], dtype=np.float64)
 
 
-def _mean(values: Floats, *, customer: ArrayLike | None) -> Estimate:
+def mean_of(values: Floats, *, customer: ArrayLike | None = None, weight: ArrayLike | None = None) -> Estimate:
+    """A mean with its interval; arguments as of ``value_of``.
+
+    Raises:
+        InvalidArgument: There are fewer than two units, or all are of one customer.
+    """
     if values.size < 2:
         raise InvalidArgument("scores", f"of {values.size} units have no interval")
-    mean = float(values.mean())
-    deviations: Floats = values - mean
+    counts = np.ones(values.size) if weight is None else np.asarray(weight, dtype=np.float64)
+    total = float(counts.sum())
+    mean = float((counts * values).sum() / total)
+    deviations: Floats = counts * (values - mean)
     if customer is not None:
         _, label = np.unique(np.asarray(customer), return_inverse=True)
         deviations = np.bincount(label, weights=deviations).astype(np.float64)
     n = deviations.size
     if n < 2:
         raise InvalidArgument("customer", "is one for all units, so there is no interval")
-    error = float(np.sqrt(n / (n - 1) * (deviations**2).sum()) / values.size)
+    error = float(np.sqrt(n / (n - 1) * (deviations**2).sum()) / total)
     return Estimate(mean, error, (mean - _Z95 * error, mean + _Z95 * error))

@@ -36,7 +36,7 @@ def _seen(session: Session, **request: Any) -> hierarchy.Seen:
 
 
 def _compute(seen: hierarchy.Seen) -> dict[str, Any]:
-    return hierarchy.compute(seen, progress=lambda _: None)
+    return dict(hierarchy.compute(seen, progress=lambda _: None).result)
 
 
 def test_a_rate_enters_with_its_counts(session: Session) -> None:

@@ -14,7 +14,7 @@ from sqlmodel import Session, col
 from experiments.analyses import __main__ as child
 from experiments.analyses.ask import ask_for
 from experiments.analyses.errors import AnalysisRefused
-from experiments.analyses.kinds import KINDS, Kind
+from experiments.analyses.kinds import KINDS, Finding, Kind
 from experiments.analyses.queue import Job
 from experiments.analyses.requests import AnalysisRequest
 from experiments.database import database_now, reading, transaction
@@ -41,7 +41,7 @@ def read(session: Session, job: Job) -> Mapping[str, Any]:
     return job.parameters
 
 
-def compute(data: Mapping[str, Any], *, progress: Callable[[float], None]) -> Mapping[str, Any]:
+def compute(data: Mapping[str, Any], *, progress: Callable[[float], None]) -> Finding:
     match data["does"]:
         case "refuse":
             raise AnalysisRefused("There is one segment; it takes two.")
@@ -55,7 +55,7 @@ def compute(data: Mapping[str, Any], *, progress: Callable[[float], None]) -> Ma
         case "hang":
             time.sleep(60)
     mean = float(np.random.default_rng(data["seed"]).random())
-    return {"mean": float("nan") if data["does"] == "say nan" else mean}
+    return Finding({"mean": float("nan") if data["does"] == "say nan" else mean})
 
 
 def run_child() -> None:

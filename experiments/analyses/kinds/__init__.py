@@ -8,9 +8,17 @@ from typing import Any, Final, Protocol, cast
 from sqlmodel import Session
 
 from experiments.analyses.queue import Job
-from experiments.analyses.requests import AnalysisRequest, HierarchyRequest
+from experiments.analyses.requests import AnalysisRequest, HierarchyRequest, UpliftRequest
 
 Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an analysis comes to: ``result`` as JSON, and the file of a ``model`` if it leaves one."""
+
+    result: Mapping[str, Any]
+    model: bytes | None = None
 
 
 class Method(Protocol):
@@ -19,8 +27,8 @@ class Method(Protocol):
     def read(self, session: Session, job: Job) -> Any:
         """Read all that is needed, quickly: nothing is read later."""
 
-    def compute(self, data: Any, *, progress: Progress) -> Mapping[str, Any]:
-        """Turn what was read into JSON, saying now and then how far it is (0 to 1)."""
+    def compute(self, data: Any, *, progress: Progress) -> Finding:
+        """Turn what was read into a finding, saying now and then how far it is (0 to 1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +59,5 @@ KINDS: Final[dict[str, Kind]] = {
         metrics=("binary", "count", "mean", "ratio"),
         least_segments=2,
     ),
+    "uplift": Kind(UpliftRequest, "experiments.analyses.kinds.uplift", metrics=("binary", "count", "mean")),
 }

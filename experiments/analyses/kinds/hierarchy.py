@@ -2,14 +2,14 @@
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlmodel import Session
 
 from experiments.analyses.errors import NothingMatured, TooFewSegments, TooManySegments
-from experiments.analyses.kinds import Progress
+from experiments.analyses.kinds import Finding, Progress
 from experiments.analyses.kinds.hierarchy_answer import Source, answer
 from experiments.analyses.queue import Job
 from experiments.analyses.requests import HierarchyRequest
@@ -47,8 +47,8 @@ def read(session: Session, job: Job) -> Seen:
     return Seen(Source(request, reading, job.as_of, series.number or 0, N_CHAINS), can_win)
 
 
-def compute(data: Seen, *, progress: Progress) -> dict[str, Any]:
-    """Sample the posterior and sum it up as JSON.
+def compute(data: Seen, *, progress: Progress) -> Finding:
+    """Sample the posterior and sum it up.
 
     Only matured units count. Where weights moved, a segment enters with its adjusted means and as many units as give
     their variances, as in results.
@@ -79,7 +79,7 @@ def compute(data: Seen, *, progress: Progress) -> dict[str, Any]:
         n_chains=N_CHAINS,
         progress=progress,
     )
-    return answer(source, found, pooled=pooled, seconds=time.monotonic() - began)
+    return Finding(answer(source, found, pooled=pooled, seconds=time.monotonic() - began))
 
 
 def inputs(found: Estimates, *, is_rate: bool) -> "Responders | RelativeMeans":
