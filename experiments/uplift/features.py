@@ -98,9 +98,8 @@ class Census:
     def features(self) -> list[Feature]:
         """Columns for all attributes that any row had; a text or list without frequent values has none."""
         found: list[Feature] = []
-        for key, one in self._declared.items():
-            if key not in self._seen:
-                continue
+        for key in sorted(self._seen & self._declared.keys()):
+            one = self._declared[key]
             if one.type == "string":
                 frequent = self._frequent(key, MOST_VALUES)
                 found += [Feature(key, "string", frequent)] if frequent else []

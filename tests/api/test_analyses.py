@@ -152,7 +152,7 @@ def test_what_cannot_be_asked_for_is_a_problem(welcome: Client) -> None:
     for wrong, places in WRONG:
         assert pointers(assert_problem(welcome.post(ANALYSES, ASKED | wrong), 422, "invalid_input")) == places
     problem = welcome.post(ANALYSES, {"kind": "horoscope"}).get_json()
-    assert problem["errors"][0]["detail"] == "must be hierarchy or tiny, not 'horoscope'"
+    assert problem["errors"][0]["detail"] == "must be hierarchy or uplift or tiny, not 'horoscope'"
     assert_problem(welcome.post(ANALYSES, ASKED | {"metric": "none"}), 404, "metric_not_measured")
     assert_problem(welcome.post("/v1/experiments/none/analyses", ASKED), 404, "experiment_not_found")
     assert_problem(welcome.get("/v1/analyses/none"), 404, "analysis_not_found")
