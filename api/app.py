@@ -25,6 +25,7 @@ from api import (
     reviews,
     system,
     tracking,
+    webhooks,
 )
 from api import experiments as experiment_doors
 from api.cors import open_to_browsers
@@ -55,6 +56,7 @@ RESOURCES: Final = (
     analyses.doors,
     exports.doors,
     tracking.doors,
+    webhooks.doors,
     browser.doors,
     system.doors,
 )

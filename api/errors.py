@@ -16,6 +16,7 @@ from api.requests import current_request
 from experiments import errors as domain
 from experiments.analyses import errors as of_analyses
 from experiments.errors import ExperimentsError, FieldError
+from experiments.webhooks import errors as of_webhooks
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +32,8 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     of_analyses.TooFewSegments: 422,
     of_analyses.TooManyAnalyses: 429,
     of_analyses.TooManySegments: 422,
+    of_webhooks.WebhookDisabled: 409,
+    of_webhooks.WebhookNotFound: 404,
     domain.ResultsImpossible: 500,
     domain.CorrectionNotFound: 404,
     domain.CorrectionReverted: 409,

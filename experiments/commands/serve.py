@@ -18,7 +18,17 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 @click.command()
-@settings("host", "port", "workers", "threads", "learn", "learn_seconds", "max_body_bytes", "max_batch_bytes")
+@settings(
+    "host",
+    "port",
+    "workers",
+    "threads",
+    "learn",
+    "learn_seconds",
+    "webhooks_private",
+    "max_body_bytes",
+    "max_batch_bytes",
+)
 def serve(config: Config) -> None:
     """Start the web processes and the background process.
 

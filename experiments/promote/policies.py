@@ -16,7 +16,8 @@ from experiments.input.checks import shown
 from experiments.input.parsing import parse
 from experiments.promote.membership import give_back, leave_again
 from experiments.promote.requests import RollbackRequest
-from experiments.tables import PolicyVersion
+from experiments.tables import Experiment, PolicyVersion
+from experiments.webhooks.news import tell_of_change, tell_of_rollback
 
 
 def add_version(
@@ -123,6 +124,12 @@ def _roll_back(
     experiments = dict.fromkeys([*returned.values(), *left.values()])
     for subject in (f"policy/{policy.placement}", *(f"experiment/{key}" for key in experiments)):
         audit.record(session, actor=actor, action="rollback", subject=subject, reason=reason, detail=answer)
+    tell_of_rollback(session, policy, answer=answer)
+    for key in dict.fromkeys(left.values()):
+        experiment = session.get_one(Experiment, key)
+        if experiment.status == "concluded":  # by its last segment's leaving
+            at = policy.effective_at
+            tell_of_change(session, experiment, action="conclude", actor=actor, reason=reason, effective_at=at)
     return answer
 
 

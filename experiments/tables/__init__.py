@@ -19,6 +19,7 @@ from experiments.tables.definitions import (
 from experiments.tables.journal import Alias, Attribution, Customer, Decision, DecisionAlias, Outcome, Response
 from experiments.tables.records import Analysis, ApiKey, Audit, Correction, Lease
 from experiments.tables.tallies import Tally, TallyAge, TallyCovariate, TallyProduct, TallyResponse
+from experiments.tables.webhooks import VerdictsTold, Webhook, WebhookDelivery, WebhookMessage
 
 __all__ = [
     "Alias",
@@ -46,5 +47,9 @@ __all__ = [
     "TallyProduct",
     "TallyResponse",
     "VariantPause",
+    "VerdictsTold",
+    "Webhook",
+    "WebhookDelivery",
+    "WebhookMessage",
     "Workspace",
 ]
