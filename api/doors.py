@@ -44,11 +44,12 @@ class Door:
     is_change: bool = False
     for_browsers: bool = False
     is_for_email: bool = False
+    shows_secret: bool = False
 
     @property
     def is_creating(self) -> bool:
-        """Whether an Idempotency-Key is honoured; decisions need none, they are idempotent by themselves."""
-        return self.method == "POST" and self.scope not in {None, "decide"}
+        """Whether an Idempotency-Key is honoured: not by decisions, idempotent by themselves; no secret is kept."""
+        return self.method == "POST" and self.scope not in {None, "decide"} and not self.shows_secret
 
 
 class Doors:

@@ -22,6 +22,7 @@ from experiments.mail_events import errors as of_mail
 from experiments.promote.errors import TargetingRefused
 from experiments.send_plans.errors import SendPlanDecided, WinnerOverdue
 from experiments.uplift import errors as of_uplift
+from experiments.webhooks import errors as of_webhooks
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +48,8 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     of_mail.IntakeNotFound: 404,
     of_mail.StaleSignature: 401,
     of_mail.TokenReplayed: 401,
+    of_webhooks.WebhookDisabled: 409,
+    of_webhooks.WebhookNotFound: 404,
     domain.ResultsImpossible: 500,
     domain.CorrectionNotFound: 404,
     domain.CorrectionReverted: 409,

@@ -1,91 +1,157 @@
-"""Webhooks of email senders: deliveries, opens and clicks as outcomes. Their signature is the authentication."""
+"""Webhooks out: define them, see how deliveries went, send again; the signing secret is shown when it is made, once."""
 
-from typing import Any, Final
+from typing import Annotated, Any
 
 from flask import Response
+from pydantic import Field
 
 from api.answers import ListQuery, if_match, json_answer, page, with_etag
 from api.auth import actor
 from api.doors import Doors
-from api.errors import problem_of
-from api.metrics import count_outcomes
-from api.reading import parse_json, read_data, read_json, read_query
-from api.requests import current_request
+from api.experiments import ChangeIn
+from api.reading import read_body, read_json, read_query
 from api.state import current_worker
 from experiments.database import reading, transaction
-from experiments.errors import InvalidInput
-from experiments.mail_events import intakes
-from experiments.mail_events.errors import StaleSignature, TokenReplayed
-from experiments.mail_events.intakes import IntakeDefinition, intake_json
-from experiments.mail_events.providers import PROVIDERS
-from experiments.mail_events.signatures import Delivery
-from experiments.mail_events.take import Taken
+from experiments.tables import Webhook
+from experiments.webhooks import define
+from experiments.webhooks.define import WebhookDefinition
+from experiments.webhooks.replay import MessageId, ReplayRequest, list_deliveries, replay, send_test
 
 doors = Doors("webhooks")
 
-MAX_BYTES: Final = 2_000_000
+
+class DeliveriesQuery(ListQuery):
+    """Which page of the deliveries."""
+
+    cursor: MessageId | None = None
 
 
-@doors.open("POST", "/v1/webhooks/<key>", scope=None, takes=dict[str, Any] | list[dict[str, Any]], gives=Taken)
-def take(key: str) -> Response:
-    """Take what an email sender reports; the intake says who that is. No key: the sender's signature is checked."""
-    receiver = current_worker().receiver
-    intake = receiver.intake(key)
-    provider, body = PROVIDERS[intake.provider], read_data(max_bytes=MAX_BYTES)
-    headers = {name.lower(): value for name, value in current_request().headers.items()}
-    delivery = Delivery(body, headers, receiver.now())
-    try:
-        token = provider.check(intake.trust, delivery)
-        taken = receiver.take(intake, parse_json(body), delivery=delivery, token=token)
-    except (StaleSignature, TokenReplayed, InvalidInput) as error:  # which no later try can mend; a wrong secret can be
-        if provider.final_status is None:
-            raise
-        return problem_of(error, status=provider.final_status)
-    count_outcomes({"mail": taken.accepted, "duplicate": taken.duplicates, "rejected": len(taken.rejected)})
-    return json_answer(taken)
+class WebhooksQuery(ListQuery):
+    """Which page of the webhooks."""
+
+    cursor: Annotated[str, Field(max_length=128)] | None = None
 
 
 @doors.open(
     "PUT",
-    "/v1/intakes/<key>",
+    "/v1/webhooks/<key>",
     scope="admin",
-    takes=IntakeDefinition,
+    takes=WebhookDefinition,
     gives=dict[str, Any],
     statuses=(200, 201),
     is_change=True,
 )
-def put_intake(key: str) -> Response:
-    """Define where a sender's webhooks come in; two secrets may live at once for a change. Secrets never come back."""
+def put_webhook(key: str) -> Response:
+    """Define a webhook, or its next version; the answer to the first has its signing secret, which is not shown again.
+
+    A message goes by POST to the URL, signed as Standard Webhooks are. The secret and the state stay when it changes.
+    """
     payload, version, worker = read_json(), if_match(), current_worker()
     with transaction(worker.engine) as session:
-        row, is_new = intakes.put_intake(session, key, payload=payload, actor=actor(), if_match=version)
-        said, etag = intake_json(row), row.version
-    worker.snapshots.try_refresh()
-    return with_etag(json_answer(said, status=201 if is_new else 200), etag)
+        row, is_new = define.put_webhook(
+            session,
+            key,
+            payload=payload,
+            actor=actor(),
+            allows_private=worker.config.webhooks_private,
+            if_match=version,
+        )
+        shown = _json(row) | ({"secret": row.secret} if is_new else {})
+        answer = _private(json_answer(shown, status=201 if is_new else 200))
+        return with_etag(answer, row.version)
 
 
-@doors.open("GET", "/v1/intakes/<key>", scope="analyse", gives=dict[str, Any])
-def get_intake(key: str) -> Response:
-    """Read an intake, without its secrets."""
+@doors.open("GET", "/v1/webhooks/<key>", scope="admin", gives=dict[str, Any])
+def get_webhook(key: str) -> Response:
+    """Read a webhook, and whether it works."""
     with reading(current_worker().engine) as session:
-        row = intakes.get_intake(session, key)
-        return with_etag(json_answer(intake_json(row)), row.version)
+        row = define.get_webhook(session, key)
+        return with_etag(json_answer(_json(row)), row.version)
 
 
-@doors.open("GET", "/v1/intakes", scope="analyse", query=ListQuery, gives=dict[str, Any])
-def list_intakes() -> Response:
-    """List the intakes, by key."""
-    query = read_query(ListQuery)
+@doors.open("GET", "/v1/webhooks", scope="admin", query=WebhooksQuery, gives=dict[str, Any])
+def list_webhooks() -> Response:
+    """List the webhooks, by key."""
+    query = read_query(WebhooksQuery)
     with reading(current_worker().engine) as session:
-        found = [intake_json(row) for row in intakes.list_intakes(session, cursor=query.cursor, limit=query.limit)]
+        rows = define.list_webhooks(session, cursor=query.cursor, limit=query.limit)
+        found = [_json(row) for row in rows]
     return page(found, limit=query.limit, cursor=lambda one: str(one["key"]))
 
 
-@doors.open("DELETE", "/v1/intakes/<key>", scope="admin", statuses=(204,))
-def delete_intake(key: str) -> Response:
-    """Take nothing more of an intake; what it brought stays."""
-    worker = current_worker()
-    with transaction(worker.engine) as session:
-        intakes.delete_intake(session, key, actor=actor())
-    worker.snapshots.try_refresh()
+@doors.open("DELETE", "/v1/webhooks/<key>", scope="admin", statuses=(204,), is_change=True)
+def delete_webhook(key: str) -> Response:
+    """Remove a webhook with all that waits for it."""
+    version = if_match()
+    with transaction(current_worker().engine) as session:
+        define.delete_webhook(session, key, actor=actor(), if_match=version)
     return Response(status=204)
+
+
+@doors.open("POST", "/v1/webhooks/<key>/rotate", scope="admin", gives=dict[str, Any], shows_secret=True)
+def rotate(key: str) -> Response:
+    """Make a new signing secret, shown once; for 24 hours the one before it signs, too."""
+    with transaction(current_worker().engine) as session:
+        row = define.rotate_secret(session, key, actor=actor())
+        return _private(json_answer({"key": key, "secret": row.secret, "previous_until": row.previous_until}))
+
+
+@doors.open("POST", "/v1/webhooks/<key>/enable", scope="admin", takes=ChangeIn, gives=dict[str, Any])
+def enable(key: str) -> Response:
+    """Let a disabled webhook hear of what happens from now on; replay what it has missed."""
+    reason = read_body(ChangeIn, or_nothing=True).reason
+    with transaction(current_worker().engine) as session:
+        row = define.enable_webhook(session, key, actor=actor(), reason=reason)
+        return with_etag(json_answer(_json(row)), row.version)
+
+
+@doors.open("POST", "/v1/webhooks/<key>/test", scope="admin", gives=dict[str, Any], statuses=(202,))
+def test(key: str) -> Response:
+    """Send a message of type ``webhook.test``, as all are sent: in the background."""
+    with transaction(current_worker().engine) as session:
+        message = send_test(session, key, actor=actor())
+    return json_answer({"webhook": key, "message_id": message, "status": "pending"}, status=202)
+
+
+@doors.open(
+    "POST", "/v1/webhooks/<key>/replay", scope="admin", takes=ReplayRequest, gives=dict[str, Any], statuses=(202,)
+)
+def replay_messages(key: str) -> Response:
+    """Send again, under their first ids: all since a moment, some messages, or (without either) all that failed."""
+    request = read_json(or_nothing=True)
+    with transaction(current_worker().engine) as session:
+        n_messages = replay(session, key, request=request, actor=actor())
+    return json_answer({"webhook": key, "n_messages": n_messages}, status=202)
+
+
+@doors.open("GET", "/v1/webhooks/<key>/deliveries", scope="admin", query=DeliveriesQuery, gives=dict[str, Any])
+def deliveries(key: str) -> Response:
+    """List the deliveries to a webhook, the newest message first: attempts, the last answer, when the next one is."""
+    query = read_query(DeliveriesQuery)
+    with reading(current_worker().engine) as session:
+        found = list_deliveries(session, key, cursor=query.cursor, limit=query.limit)
+    return page(found, limit=query.limit, cursor=lambda one: str(one.message_id))
+
+
+def _json(row: Webhook) -> dict[str, Any]:
+    """A webhook without its secrets."""
+    return {
+        "key": row.key,
+        "version": row.version,
+        "url": row.url,
+        "events": "all" if row.events is None else row.events,
+        "description": row.description,
+        "status": row.status,
+        "disabled_at": row.disabled_at,
+        "disabled_reason": row.disabled_reason,
+        "failing_since": row.failing_since,
+        "previous_secret_until": row.previous_until,
+        "created_at": row.created_at,
+        "created_by": row.created_by,
+    }
+
+
+def _private(answer: Response) -> Response:
+    """Not to be kept by anything between us and the caller."""
+    answer.headers["Cache-Control"] = "no-store"
+    return answer

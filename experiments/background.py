@@ -1,6 +1,6 @@
 """The background process: sweeps, corrects, guards, settles sends, learns, keeps SQLite's log short, over and over.
 
-Beside it, in a process of its own, it has one analysis run at a time.
+Beside it, in a process of its own, it has one analysis run at a time; in a thread of its own, webhooks are delivered.
 """
 
 import contextlib
@@ -23,6 +23,8 @@ from experiments.learning.lease import holder_name, release, take
 from experiments.mail_events.rows import forget
 from experiments.outcomes.rows import sweep
 from experiments.send_plans.settle import settle
+from experiments.webhooks.courier import Courier
+from experiments.webhooks.verdicts import Verdicts
 
 log = structlog.get_logger(__name__)
 
@@ -74,22 +76,27 @@ def let_go(engine: Engine, *, holder: str) -> None:
         release(session, LEASE, holder=holder)
 
 
-def run(engine: Engine, *, learn_seconds: float, stop: threading.Event) -> None:
+def run(engine: Engine, *, learn_seconds: float, stop: threading.Event, webhooks_private: bool = True) -> None:
     """Do passes until ``stop`` is set; while the database is away, wait longer and longer between attempts.
 
     Args:
         engine: Of a migrated database.
         learn_seconds: Pause between two passes.
         stop: Looked at between passes.
+        webhooks_private: Whether webhooks may lead to private addresses.
     """
     holder, n_failures, checkpoint_at = holder_name(), 0, time.monotonic()
-    analyst = Analyst(engine)
+    analyst, verdicts = Analyst(engine), Verdicts(engine)
+    courier = Courier(engine, allows_private=webhooks_private)
     while not stop.is_set():
         done = None
         try:
             done = work_once(engine, holder=holder)
             _log(done)
             analyst.look()
+            courier.look()
+            if done is not None:
+                verdicts.look(holder=holder, lease_seconds=LEASE_SECONDS)
             if time.monotonic() >= checkpoint_at:
                 checkpoint(engine)
                 with transaction(engine) as session:
@@ -103,6 +110,7 @@ def run(engine: Engine, *, learn_seconds: float, stop: threading.Event) -> None:
             log.warning("database_away", error=type(error).__name__, n_failures=n_failures)
         if done is None or not done.is_behind:
             stop.wait(min(learn_seconds * 2 ** min(n_failures, 10), max(learn_seconds, MAX_BACK_OFF_SECONDS)))
+    courier.close()
     with contextlib.suppress(*AWAY):
         analyst.close()
     with contextlib.suppress(*AWAY):

@@ -26,6 +26,9 @@ class Config(BaseSettings):
     threads: Annotated[int, Field(ge=8, le=1_000, description="Threads of each web process.")] = 40
     learn: Annotated[bool, Field(description="Whether serve starts the background process too.")] = True
     learn_seconds: Annotated[float, Field(gt=0, le=3_600, description="How often the learner looks, in seconds.")] = 5.0
+    webhooks_private: Annotated[
+        bool, Field(description="Whether webhooks may lead to private addresses (10.0.0.1, localhost, …).")
+    ] = True
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Field(description="debug also logs each request of the decision and outcome doors."),

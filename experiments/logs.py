@@ -49,6 +49,8 @@ def library_logs(config: Config) -> dict[str, Any]:
         "root": {"level": config.log_level.upper(), "handlers": ["stderr"]},
         "loggers": {
             "alembic": {"level": "WARNING"},
+            "httpcore": {"level": "WARNING"},  # they would log the addresses of webhooks, which may be secrets
+            "httpx": {"level": "WARNING"},
             "gunicorn.error": {"level": config.log_level.upper(), "handlers": [], "propagate": True},
             "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
         },

@@ -21,6 +21,7 @@ from experiments.errors import ExperimentNotFound, SegmentTaken, WrongState
 from experiments.learning.allocations import add_allocations, start_weights
 from experiments.send_plans.pinned import PinnedSendPlan
 from experiments.tables import Experiment, Series, SeriesVariant
+from experiments.webhooks.news import tell_of_change
 
 EFFECT_SECONDS: Final = 2.0
 
@@ -151,11 +152,12 @@ def change(
     action: str,
     reason: str | None,
 ) -> Changed:
-    """Set an experiment's status, count its version up and say so in the audit."""
+    """Set an experiment's status, count its version up, and say so in the audit and to webhooks."""
     detail = {"version": row.version + 1, "from": row.status, "to": status, "effective_at": effective_at.isoformat()}
     row.status, row.version = status, row.version + 1
     session.flush()
     audit.record(session, actor=actor, action=action, subject=f"experiment/{row.key}", reason=reason, detail=detail)
+    tell_of_change(session, row, action=action, actor=actor, reason=reason, effective_at=effective_at)
     return Changed(experiment_state(session, row), effective_at)
 
 

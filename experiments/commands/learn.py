@@ -14,7 +14,7 @@ from experiments.learning.lease import holder_name
 
 
 @click.command()
-@settings("learn_seconds")
+@settings("learn_seconds", "webhooks_private")
 @click.option("--once", is_flag=True, help="One pass, then say what changed.")
 @click.option("--json", "as_json", is_flag=True, help="With --once: say it in JSON.")
 @click.option("--until-parent-exits", is_flag=True, help="End when standard input closes.")
@@ -23,12 +23,18 @@ def learn(config: Config, *, once: bool, as_json: bool, until_parent_exits: bool
 
     Sweeps up outcomes that came before their decisions, pauses variants that guardrails find harmful, and shifts the
     weights of running experiments. On one database one process at a time does this; more of them wait for it to go.
+    Without --once, webhooks are delivered, too.
     """
     with opened(config) as engine:
         if once:
             _say(_once(engine), as_json=as_json)
         else:
-            run(engine, learn_seconds=config.learn_seconds, stop=stopping(until_parent_exits=until_parent_exits))
+            run(
+                engine,
+                learn_seconds=config.learn_seconds,
+                stop=stopping(until_parent_exits=until_parent_exits),
+                webhooks_private=config.webhooks_private,
+            )
 
 
 def _once(engine: Engine) -> Pass:

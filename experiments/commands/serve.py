@@ -19,7 +19,16 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 @click.command()
 @settings(
-    "host", "port", "workers", "threads", "learn", "learn_seconds", "max_body_bytes", "max_batch_bytes", "rate_limit"
+    "host",
+    "port",
+    "workers",
+    "threads",
+    "learn",
+    "learn_seconds",
+    "webhooks_private",
+    "max_body_bytes",
+    "max_batch_bytes",
+    "rate_limit",
 )
 def serve(config: Config) -> None:
     """Start the web processes and the background process.

@@ -22,6 +22,7 @@ from experiments.learning.allocations import add_allocations, newest_allocations
 from experiments.learning.lease import Lease, check
 from experiments.review.harm import Harm, harms_of, watch
 from experiments.tables import Experiment, Series, SeriesVariant, VariantPause
+from experiments.webhooks.news import tell_of_pause
 from optimizer.errors import OptimizerError
 
 log = structlog.get_logger(__name__)
@@ -156,17 +157,18 @@ def _reweigh(session: Session, series: Series, *, segments: Mapping[str, None], 
 
 
 def _record(session: Session, experiment: Experiment, *, harms: Sequence[Harm], now: datetime) -> None:
-    """One entry of the audit for each variant and guardrail, with the evidence of every segment."""
+    """One entry of the audit, and one message, for each variant and guardrail, with the evidence of every segment."""
     together: dict[tuple[str, str], dict[str, object]] = {}
     for harm in harms:
         together.setdefault((harm.variant, harm.metric), {})[harm.segment] = harm.evidence
+    effective_at = now + timedelta(seconds=EFFECT_SECONDS)
     for (variant, metric), evidence in together.items():
         detail = {
             "version": experiment.version,
             "variant": variant,
             "metric": metric,
             "segments": evidence,
-            "effective_at": (now + timedelta(seconds=EFFECT_SECONDS)).isoformat(),
+            "effective_at": effective_at.isoformat(),
         }
         audit.record(
             session,
@@ -175,4 +177,7 @@ def _record(session: Session, experiment: Experiment, *, harms: Sequence[Harm], 
             subject=f"experiment/{experiment.key}",
             reason=f"The guardrail on {metric} found more harm than max_harm allows.",
             detail=detail,
+        )
+        tell_of_pause(
+            session, experiment, variant=variant, metric=metric, segments=list(evidence), effective_at=effective_at
         )

@@ -106,7 +106,7 @@ def intake_json(row: Intake) -> dict[str, Any]:
         "n_secrets": len(row.secrets),
         "events": events_of(row),
         "tolerance_seconds": row.tolerance_seconds,
-        "url": f"/v1/webhooks/{row.key}",
+        "url": f"/v1/intakes/{row.key}/events",
     }
 
 

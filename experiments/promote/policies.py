@@ -16,7 +16,8 @@ from experiments.input.checks import shown
 from experiments.input.parsing import parse
 from experiments.promote.membership import give_back, leave_again
 from experiments.promote.requests import RollbackRequest
-from experiments.tables import PolicyVersion
+from experiments.tables import Experiment, PolicyVersion
+from experiments.webhooks.news import tell_of_change, tell_of_rollback
 
 
 def add_version(
@@ -123,7 +124,18 @@ def _roll_back(
     experiments = dict.fromkeys([*returned.values(), *left.values()])
     for subject in (f"policy/{policy.placement}", *(f"experiment/{key}" for key in experiments)):
         audit.record(session, actor=actor, action="rollback", subject=subject, reason=reason, detail=answer)
+    _tell(session, policy, answer=answer)
     return answer
+
+
+def _tell(session: Session, policy: PolicyVersion, *, answer: Mapping[str, Any]) -> None:
+    """Tell webhooks of a roll-back, and of experiments that end by their last segment's leaving."""
+    tell_of_rollback(session, policy, answer=answer)
+    actor, reason, at = policy.created_by, policy.reason, policy.effective_at
+    for key in dict.fromkeys(answer["left"].values()):
+        experiment = session.get_one(Experiment, key)
+        if experiment.status == "concluded":
+            tell_of_change(session, experiment, action="conclude", actor=actor, reason=reason, effective_at=at)
 
 
 def _version_before(session: Session, current: PolicyVersion, *, segments: Sequence[str] | None) -> int:

@@ -22,6 +22,7 @@ from experiments.promote.series import open_policy_series
 from experiments.review.reading import STARTED
 from experiments.review.results import results
 from experiments.tables import Experiment, PolicyVersion, Series, SeriesVariant
+from experiments.webhooks.news import tell_of_change, tell_of_promotion
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ def promote(session: Session, key: str, *, request: object, actor: str) -> dict[
     bump_snapshot(session)
     promotion = _promotion(session, key, request=wanted)
     policy, number = _stand(session, promotion, actor=actor)
-    concluded = leave(promotion.experiment, promotion.series, segments=promotion.winners, at=policy.effective_at)
+    experiment, was = promotion.experiment, promotion.experiment.status
+    concluded = leave(experiment, promotion.series, segments=promotion.winners, at=policy.effective_at)
     session.flush()
     answer = {
         "placement": policy.placement,
@@ -75,6 +77,10 @@ def promote(session: Session, key: str, *, request: object, actor: str) -> dict[
     }
     for subject in (f"experiment/{key}", f"policy/{policy.placement}"):
         audit.record(session, actor=actor, action="promote", subject=subject, reason=wanted.reason, detail=answer)
+    tell_of_promotion(session, policy, experiment=key, answer=answer)
+    if experiment.status != was:
+        at = policy.effective_at
+        tell_of_change(session, experiment, action="conclude", actor=actor, reason=wanted.reason, effective_at=at)
     return answer
 
 

@@ -23,6 +23,7 @@ from experiments.promote.policies import add_version
 from experiments.promote.requests import TargetingRequest
 from experiments.promote.series import open_policy_series
 from experiments.tables import Analysis, Definition, Experiment, PolicyVersion, Series, SeriesVariant
+from experiments.webhooks.news import tell_of_change, tell_of_promotion
 
 _OUTSIDE = "outside"
 Leaf = Mapping[str, Any]
@@ -67,6 +68,7 @@ def promote_targeting(session: Session, id_: str, *, request: object, actor: str
         raise InvalidInput([FieldError("/expires_at", detail)])
     split = _segmentation(session, series, leaves=leaves, own=own, key=wanted.segmentation, actor=actor)
     policy, number = _stand(session, analysis, series=series, leaves=leaves, split=split, wanted=wanted, actor=actor)
+    was = experiment.status
     concluded = leave(experiment, series, segments=own, at=policy.effective_at)
     session.flush()
     answer = {
@@ -83,6 +85,10 @@ def promote_targeting(session: Session, id_: str, *, request: object, actor: str
     }
     for subject in (f"experiment/{experiment.key}", f"policy/{policy.placement}"):
         audit.record(session, actor=actor, action="promote", subject=subject, reason=wanted.reason, detail=answer)
+    tell_of_promotion(session, policy, experiment=experiment.key, answer=answer)
+    if experiment.status != was:
+        at = policy.effective_at
+        tell_of_change(session, experiment, action="conclude", actor=actor, reason=wanted.reason, effective_at=at)
     return answer
 
 

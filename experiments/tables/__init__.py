@@ -20,6 +20,7 @@ from experiments.tables.journal import Alias, Attribution, Customer, Decision, D
 from experiments.tables.mail import Intake, MailMessage, MailToken
 from experiments.tables.records import Analysis, AnalysisModel, ApiKey, Audit, Correction, Idempotency, Lease
 from experiments.tables.tallies import Tally, TallyAge, TallyCovariate, TallyExposure, TallyProduct, TallyResponse
+from experiments.tables.webhooks import VerdictsTold, Webhook, WebhookDelivery, WebhookMessage
 
 __all__ = [
     "Alias",
@@ -53,5 +54,9 @@ __all__ = [
     "TallyProduct",
     "TallyResponse",
     "VariantPause",
+    "VerdictsTold",
+    "Webhook",
+    "WebhookDelivery",
+    "WebhookMessage",
     "Workspace",
 ]
