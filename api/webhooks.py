@@ -88,11 +88,12 @@ def delete_webhook(key: str) -> Response:
     return Response(status=204)
 
 
-@doors.open("POST", "/v1/webhooks/<key>/rotate", scope="admin", gives=dict[str, Any], shows_secret=True)
+@doors.open("POST", "/v1/webhooks/<key>/rotate", scope="admin", takes=ChangeIn, gives=dict[str, Any], shows_secret=True)
 def rotate(key: str) -> Response:
     """Make a new signing secret, shown once; for 24 hours the one before it signs, too."""
+    reason = read_body(ChangeIn, or_nothing=True).reason
     with transaction(current_worker().engine) as session:
-        row = define.rotate_secret(session, key, actor=actor())
+        row = define.rotate_secret(session, key, actor=actor(), reason=reason)
         return _private(json_answer({"key": key, "secret": row.secret, "previous_until": row.previous_until}))
 
 
@@ -105,11 +106,12 @@ def enable(key: str) -> Response:
         return with_etag(json_answer(_json(row)), row.version)
 
 
-@doors.open("POST", "/v1/webhooks/<key>/test", scope="admin", gives=dict[str, Any], statuses=(202,))
+@doors.open("POST", "/v1/webhooks/<key>/test", scope="admin", takes=ChangeIn, gives=dict[str, Any], statuses=(202,))
 def test(key: str) -> Response:
     """Send a message of type ``webhook.test``, as all are sent: in the background."""
+    reason = read_body(ChangeIn, or_nothing=True).reason
     with transaction(current_worker().engine) as session:
-        message = send_test(session, key, actor=actor())
+        message = send_test(session, key, actor=actor(), reason=reason)
     return json_answer({"webhook": key, "message_id": message, "status": "pending"}, status=202)
 
 

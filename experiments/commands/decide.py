@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,13 +96,13 @@ class _Job:
     def run(self) -> Waiting:
         """Decide all of it and write all of the output."""
         form, encoding = kind_of(self.file)
-        table = read_table(self.file, form, encoding=encoding, max_bytes=self.worker.config.max_list_bytes)
         if self.worker.snapshots.current is None:
             raise SnapshotMissing
-        declared = self.worker.snapshots.current.attributes
-        sources = sources_of(table, self.layout, fields=FIELDS, declared=declared, needed=("customer_id",))
-        waiting = Waiting()
-        self.summary = _decide(self, table, sources=sources, waiting=waiting)
+        declared, waiting = self.worker.snapshots.current.attributes, Waiting()
+        most = self.worker.config.max_list_bytes
+        with closing(read_table(self.file, form, encoding=encoding, max_bytes=most)) as table:
+            sources = sources_of(table, self.layout, fields=FIELDS, declared=declared, needed=("customer_id",))
+            self.summary = _decide(self, table, sources=sources, waiting=waiting)
         return waiting if self.summary.is_complete else Waiting()
 
     def ask_again(self, one: tuple[Row, Sources, bool]) -> Decided:

@@ -1,6 +1,7 @@
 """``optimizer score``: what a stored model of uplift says of a list of customers."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,13 @@ def score(
         result = session.get_one(Analysis, id_).result
         scoring = Scoring(scorer, result["leaves"], declared_attributes(session))
     kind, encoding = kind_of(file)
-    table = read_table(file, kind, encoding=encoding, max_bytes=config.max_list_bytes)
-    sources = sources_of(table, layout, fields=(), declared=scoring.declared, needed=())
     counts = {"n_rows": 0, "n_failed": 0}
     unfinished = target.with_name(f".{target.name}.unfinished")
-    with progress_bar("Scoring", total=None) as advance:
+    with (
+        closing(read_table(file, kind, encoding=encoding, max_bytes=config.max_list_bytes)) as table,
+        progress_bar("Scoring", total=None) as advance,
+    ):
+        sources = sources_of(table, layout, fields=(), declared=scoring.declared, needed=())
         parts = _counted(score_rows(scoring, table, sources=sources), counts, advance=advance)
         write_file(unfinished, parts, columns=scoring.columns(table), form=form)
     unfinished.replace(target)

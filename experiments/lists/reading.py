@@ -7,8 +7,8 @@ import io
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from itertools import chain
 from pathlib import Path
@@ -54,13 +54,14 @@ class Row:
 class Table:
     """A list that is being read; ``columns`` are known beforehand (of NDJSON, those of the first row).
 
-    ``is_text``: values are text; ``is_fixed``: all rows have these columns and no others.
+    ``is_text``: values are text; ``is_fixed``: all rows have these columns and no others; ``close``: lets the file go.
     """
 
     columns: tuple[str, ...]
     rows: Iterator[Row]
     is_text: bool
     is_fixed: bool = False
+    close: Callable[[], None] = lambda: None
 
 
 def read_table(path: Path, form: Form, *, encoding: Encoding, max_bytes: int) -> Table:
@@ -77,7 +78,12 @@ def read_table(path: Path, form: Form, *, encoding: Encoding, max_bytes: int) ->
     if form == "parquet":
         return _read_parquet(path, max_bytes=max_bytes)
     stream = _Bounded(_inflated(path, encoding), max_bytes)
-    return _read_csv(stream) if form == "csv" else _read_ndjson(stream)
+    try:
+        table = _read_csv(stream) if form == "csv" else _read_ndjson(stream)
+    except ListUnreadable:
+        stream.close()
+        raise
+    return replace(table, close=stream.close)
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ frequent ones; a list of texts is one flag for each frequent member. What is mis
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Final, Literal, Self
 
 import numpy as np
@@ -52,17 +53,18 @@ class Feature:
         return np.array([self._number(row.get(self.attribute), codes) for row in rows], dtype=np.float64)
 
     def _number(self, value: Any, codes: Mapping[str, float]) -> float:
-        if value is None:
-            return np.nan
+        """nan, too, for a value of another type than the attribute has now: it may have been declared anew."""
         match self.kind:
             case "string":
-                return codes.get(value, np.nan)
+                return codes.get(value, np.nan) if isinstance(value, str) else np.nan
             case "member":
-                return float(self.values[0] in value)
+                return float(self.values[0] in value) if isinstance(value, list) else np.nan
             case "datetime":
                 moment = parse_datetime(value) if isinstance(value, str) else value
-                return float(moment.timestamp()) if moment is not None else np.nan
-        return float(value)
+                return float(moment.timestamp()) if isinstance(moment, datetime) else np.nan
+            case "boolean":
+                return float(value) if isinstance(value, bool) else np.nan
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else np.nan
 
 
 def matrix(features: Sequence[Feature], rows: Sequence[Mapping[str, Any]]) -> Floats:
@@ -91,9 +93,11 @@ class Census:
         for row in rows:
             self._seen.update(row)
         for key, counts in self._counts.items():
-            values = [row[key] for row in rows if row.get(key) is not None]
-            is_list = self._declared[key].type == "strings"
-            counts.update((member for value in values for member in set(value)) if is_list else values)
+            if self._declared[key].type == "string":
+                counts.update(value for row in rows if isinstance(value := row.get(key), str))
+            else:
+                lists = (value for row in rows if isinstance(value := row.get(key), list))
+                counts.update(member for value in lists for member in set(value))
 
     def features(self) -> list[Feature]:
         """Columns for all attributes that any row had; a text or list without frequent values has none."""

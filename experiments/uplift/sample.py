@@ -95,7 +95,7 @@ def sample_of(read: UnitsRead, wanted: Wanted, *, live: Sequence[str], control: 
     y = read.y[comparable]
     if np.ptp(y) <= 0.0:
         raise ConstantOutcome(wanted.metric.key, float(y[0]))
-    _check_weights(variant, propensities, keys=chosen)
+    check_weights(variant, propensities, keys=chosen)
     x = read.x[comparable]
     _check_balance(read, x, variant=variant, propensities=propensities)
     units = Units(
@@ -127,7 +127,12 @@ def _check_counts(read: UnitsRead, comparable: NDArray[np.bool_], *, at: Sequenc
         raise TooFewUnits(left, least=FEWEST_UNITS)
 
 
-def _check_weights(variant: NDArray[np.intp], propensities: Floats, *, keys: Sequence[str]) -> None:
+def check_weights(variant: NDArray[np.intp], propensities: Floats, *, keys: Sequence[str]) -> None:
+    """Refuse variants whose units, weighed by one over their propensities, are worth too few (Kish).
+
+    Raises:
+        FewEffectiveUnits: Of the first such variant.
+    """
     own = 1.0 / propensities[np.arange(variant.size), variant]
     for one, key in enumerate(keys):
         weight = own[variant == one]

@@ -130,7 +130,7 @@ def delete_webhook(session: Session, key: str, *, actor: str, if_match: int | No
     audit.record(session, actor=actor, action="delete", subject=f"webhook/{key}", detail={"version": row.version})
 
 
-def rotate_secret(session: Session, key: str, *, actor: str) -> Webhook:
+def rotate_secret(session: Session, key: str, *, actor: str, reason: str | None = None) -> Webhook:
     """Give a webhook a new secret; the old one signs beside it for a day. One that was still older ends at once.
 
     Raises:
@@ -141,7 +141,7 @@ def rotate_secret(session: Session, key: str, *, actor: str) -> Webhook:
     row.secret = new_secret()
     session.flush()
     detail = {"previous_until": row.previous_until.isoformat()}
-    audit.record(session, actor=actor, action="rotate", subject=f"webhook/{key}", detail=detail)
+    audit.record(session, actor=actor, action="rotate", subject=f"webhook/{key}", reason=reason, detail=detail)
     return row
 
 

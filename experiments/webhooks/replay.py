@@ -18,7 +18,7 @@ from experiments.promote.requests import Moment
 from experiments.tables import Webhook, WebhookDelivery, WebhookMessage
 from experiments.webhooks.define import get_webhook
 from experiments.webhooks.errors import WebhookDisabled
-from experiments.webhooks.outbox import TEST, new_delivery, write_message
+from experiments.webhooks.outbox import TEST, new_delivery, shortened, write_message
 
 MessageId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_]*$")]
 _delivery: Any = WebhookDelivery.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
@@ -88,7 +88,7 @@ def _last_answer(row: Any) -> dict[str, Any] | None:
     return None if row.answered is None and row.error is None else {"status": row.answered, "error": row.error}
 
 
-def send_test(session: Session, key: str, *, actor: str) -> str:
+def send_test(session: Session, key: str, *, actor: str, reason: str | None = None) -> str:
     """Send a message of type ``webhook.test`` to one webhook; returns its id.
 
     Raises:
@@ -96,7 +96,12 @@ def send_test(session: Session, key: str, *, actor: str) -> str:
         WebhookDisabled: It is sent nothing.
     """
     _active(session, key)
-    data = {"webhook": key, "actor": actor, "links": {"deliveries": f"/v1/webhooks/{key}/deliveries"}}
+    data = {
+        "webhook": key,
+        "actor": actor,
+        "reason": shortened(reason),
+        "links": {"deliveries": f"/v1/webhooks/{key}/deliveries"},
+    }
     message = write_message(session, TEST, data=data)
     session.add(new_delivery(key, message))
     session.flush()

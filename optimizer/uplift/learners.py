@@ -8,11 +8,13 @@ units are fitted on folds, so that no unit's outcome predicts itself.
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.tree import DecisionTreeRegressor
 from sklearn.utils.validation import check_is_fitted
 
 from optimizer.errors import InvalidArgument
@@ -22,6 +24,7 @@ Floats = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 _ALIKE = 1e-9  # propensities that differ by less are the same
+_NEAR = 0.05  # weights that all differ from 1 by less cost time and change nothing
 
 
 class UpliftLearner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -121,7 +124,7 @@ class XLearner(UpliftLearner):
     """
 
     def _learn(self, units: "_Units") -> None:
-        means = _cross_fitted_outcomes(self.model, units)
+        means = _outcomes(_by_variant(self.model, units), units.x)  # each side's units have not seen the other's model
         control = units.variant == 0
         self.sides_, self.share_ = [], []
         for one in range(1, self.n_variants_):
@@ -218,16 +221,30 @@ class _Units:
         return cls(matrix, outcome, variant=index, propensities=shares, fold=folds)
 
     @property
+    def is_even(self) -> bool:
+        """Whether the propensities of all units are alike."""
+        return float(np.ptp(self.propensities, axis=0).max()) < _ALIKE
+
+    @cached_property
     def weight(self) -> Floats | None:
-        """What makes those who got a variant stand for all: its mean propensity over the unit's; None if all are 1."""
-        if float(np.ptp(self.propensities, axis=0).max()) < _ALIKE:
+        """What makes those who got a variant stand for all with their attributes; None if all weights are 1.
+
+        The propensity that units with such attributes have on average, over the unit's own: where attributes alone
+        decide on propensities all weights are about 1, as none are needed; what time does beside them is made good.
+        Source: the stabilised weights of Robins, Hernán & Brumback (2000), Epidemiology 11(5).
+        """
+        if self.is_even:
             return None
-        own = self.propensities[np.arange(self.y.size), self.variant]
-        return np.asarray(self.propensities.mean(axis=0)[self.variant] / own, dtype=np.float64)
+        fewest = max(20, self.y.size // 200)
+        expected = DecisionTreeRegressor(min_samples_leaf=fewest, max_leaf_nodes=200, random_state=0)
+        rows = np.arange(self.y.size)
+        mean = expected.fit(self.x, self.propensities).predict(self.x)[rows, self.variant]
+        weight: Floats = mean / self.propensities[rows, self.variant]
+        return None if float(np.abs(weight - 1.0).max()) < _NEAR else weight
 
     def precision(self, one: int) -> Floats | None:
         """Weights of differences of scores between a variant and control; None if propensities are all alike."""
-        if self.weight is None:
+        if self.is_even:
             return None
         precision = 1.0 / (1.0 / self.propensities[:, one] + 1.0 / self.propensities[:, 0])
         return np.asarray(precision / precision.mean(), dtype=np.float64)
@@ -279,10 +296,19 @@ def _outcomes(models: list[Any], x: Floats) -> Floats:
 
 
 def _cross_fitted_outcomes(model: Any, units: _Units) -> Floats:
-    """Predicted outcomes under every variant, shape (n_units, n_variants), each by models of the other folds."""
+    """Predicted outcomes under every variant, shape (n_units, n_variants), by models of the other folds.
+
+    One model has the variant among its attributes: what variants have in common it learns from all units.
+    """
     means = np.empty(units.propensities.shape)
+    n = units.propensities.shape[1]
+    x = _with_variant(units.x, units.variant, n=n)
     for inside, outside in units.folds():
-        means[outside] = _outcomes(_by_variant(model, units, among=inside), units.x[outside])
+        weight = None if units.weight is None else units.weight[inside]
+        fitted = _fitted(model, x[inside], units.y[inside], weight=weight)
+        for one in range(n):
+            given = _with_variant(units.x[outside], np.full(int(outside.sum()), one), n=n)
+            means[outside, one] = predicted(fitted, given)
     return means
 
 

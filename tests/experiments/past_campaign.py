@@ -1,6 +1,7 @@
 """A past campaign for studies of uplift: who gains by which mail is known, and the log says it all."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from experiments.database import database_now, reading, transaction
 from experiments.tables import Analysis
 
 KEY = "mail"
+START = datetime(2026, 1, 1, tzinfo=UTC)
 COLUMNS = CampaignColumns(
     "mail",
     "none",
@@ -24,6 +26,7 @@ COLUMNS = CampaignColumns(
     segment="channel",
     attributes=("age", "country", "member"),
     customer="customer",
+    decided="decided",
 )
 
 
@@ -40,6 +43,7 @@ def campaign_log(path: Path, *, n: int = 3_000, strength: float = 0.2, seed: int
     table = pl.DataFrame(
         {
             "customer": [f"c{at}" for at in range(n)],
+            "decided": [(START + at * timedelta(minutes=1)).isoformat() for at in range(n)],
             "mail": np.array(["none", "a", "b"])[mail],
             "age": pl.Series(age).set(pl.Series(~known), None),
             "country": np.array(["DE", "AT", "CH"])[rng.integers(0, 3, n)],

@@ -31,11 +31,12 @@ from experiments.tables import (
     Series,
     SeriesVariant,
 )
-from experiments.uplift.errors import ModelNotFound, ModelUnreadable
+from experiments.uplift.errors import FewEffectiveUnits, ModelNotFound, ModelUnreadable
 from experiments.uplift.features import Feature, matrix
+from experiments.uplift.sample import check_weights
 from experiments.uplift.stored import load_scorer, unpacked
 from experiments.uplift.units import Wanted, read_units
-from tests.experiments.past_campaign import KEY, analysed, campaign_log, import_campaign, policies_of
+from tests.experiments.past_campaign import KEY, START, analysed, campaign_log, import_campaign, policies_of
 
 
 @pytest.fixture
@@ -88,10 +89,9 @@ def test_late_units_and_hours_that_are_left_out_are_not_read(engine: Engine, log
         for one in decisions[:3]:
             one.late = True
         for one in decisions[3:]:
-            one.decided_at -= timedelta(days=2)
+            one.decided_at = START - timedelta(hours=1)
     with transaction(engine) as session:
-        moment = session.exec(select(Decision.decided_at).order_by(col(Decision.decided_at)).limit(1)).one()
-        start = moment.replace(minute=0, second=0, microsecond=0)
+        start = START - timedelta(hours=1)
         session.add(
             Correction(
                 kind="decisions",
@@ -101,7 +101,7 @@ def test_late_units_and_hours_that_are_left_out_are_not_read(engine: Engine, log
                 action="exclude",
                 reason="outage",
                 status="applied",
-                created_at=moment,
+                created_at=START,
                 created_by="test",
             )
         )
@@ -311,3 +311,18 @@ def test_values_that_were_never_seen_count_as_missing() -> None:
     ]
     expected = [[1.0, 1.0, 86_400.0], [np.nan, 0.0, np.nan], [np.nan, np.nan, np.nan]]
     assert np.array_equal(matrix(features, rows), expected, equal_nan=True)
+
+
+def test_values_of_another_type_than_the_attribute_has_now_count_as_missing() -> None:
+    features = [Feature("age", "number"), Feature("member", "boolean"), Feature("tags", "member", ("new",))]
+    assert np.isnan(matrix(features, [{"age": "old", "member": 3, "tags": "new"}])).all()
+
+
+def test_units_that_weigh_far_apart_are_worth_few() -> None:
+    """By hand: 1,000 units of variant b at propensity .9 and two at .0001 are worth (1,111 + 20,000)^2 / 2e8 = 2.2."""
+    shares = np.full((2_000, 2), 0.5)
+    shares[:1_000] = [0.1, 0.9]
+    shares[:2] = [0.9999, 0.0001]
+    variant = np.repeat([1, 0], 1_000)
+    with pytest.raises(FewEffectiveUnits, match="'b', weighed by one over their propensities, are worth 2 equal ones"):
+        check_weights(variant, shares, keys=["a", "b"])
