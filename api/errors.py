@@ -50,6 +50,7 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     of_uplift.NoControl: 422,
     of_uplift.PropensitiesUnknown: 422,
     of_uplift.TooFewUnits: 422,
+    of_uplift.UndeclaredAttributes: 422,
     SendPlanDecided: 409,
     WinnerOverdue: 503,
     of_mail.BadSignature: 401,

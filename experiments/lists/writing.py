@@ -47,21 +47,21 @@ class Writer:
         self._members = tuple(members)
         content = [f"content.{name}" for name in members] or ["content"]
         ours: dict[str, Any] = {**_ANSWER, **dict.fromkeys(content, "text"), **_ERROR}
-        named = {name: _free(name, given) for name in ours}
+        named = {name: free_name(name, given) for name in ours}
         self.columns: Columns = {**dict.fromkeys(given, "text"), **{named[name]: kind for name, kind in ours.items()}}
         self._code = list(self.columns).index(named["error_code"])
 
     def row(self, answer: Answered) -> list[Any]:
         """One answer's cells."""
         decided, values = answer.decided, answer.row.values
-        given = [_text(values.get(name)) for name in self._given]
+        given = [as_text(values.get(name)) for name in self._given]
         if decided is None:
             nothing = [None] * (len(self.columns) - len(given) - 2)
             return [*given, *nothing, answer.code, answer.detail]
         content = decided.content
         shown = [cell(content.get(name)) for name in self._members] if self._members else [cell(content)]
         said = [getattr(decided, name) for name in _ANSWER]
-        return [*given, *said, *map(_text, shown), None, None]
+        return [*given, *said, *map(as_text, shown), None, None]
 
     def summary(self, summary: Summary) -> list[Any]:
         """The last row of a CSV."""
@@ -70,13 +70,15 @@ class Writer:
         return row
 
 
-def _free(name: str, given: Collection[str]) -> str:
+def free_name(name: str, given: Collection[str], *, prefix: str = _PREFIX) -> str:
+    """A column's name that the list has not, with prefixes as long as it has."""
     while name in given:
-        name = _PREFIX + name
+        name = prefix + name
     return name
 
 
-def _text(value: Any) -> str | None:  # JSON
+def as_text(value: Any) -> str | None:  # JSON
+    """A value as a cell of text."""
     return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
@@ -110,7 +112,7 @@ def _object(answer: Answered) -> dict[str, Any]:
         }
     else:
         said = {name: getattr(answer.decided, name) for name in _MEMBERS}
-    return values | {_free(name, values): value for name, value in said.items()}
+    return values | {free_name(name, values): value for name, value in said.items()}
 
 
 def as_csv(parts: Parts, summary: Summary, *, writer: Writer) -> Iterator[bytes]:

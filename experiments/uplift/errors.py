@@ -67,6 +67,15 @@ class NoAttributes(AnalysisRefused):
         )
 
 
+class UndeclaredAttributes(AnalysisRefused):
+    """Attributes that were asked for and that nobody has declared."""
+
+    code = "undeclared_attributes"
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        super().__init__(f"Not declared: {', '.join(map(repr, keys))}.")
+
+
 class MeasuredAfterwards(AnalysisRefused):
     """Attributes that hang on the variant: they were measured after the decision, or the units were not randomised."""
 

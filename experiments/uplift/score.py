@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 
 from experiments.catalog.definitions import AttributeDefinition, SegmentationDefinition, SegmentDefinition
 from experiments.exports.files import Columns
 from experiments.input.attributes import coerce
 from experiments.lists.columns import Sources
 from experiments.lists.reading import Pace, Row, Table, in_parts
+from experiments.lists.writing import as_text, free_name
 from experiments.segments.rules import compile_segmentation
 from experiments.uplift.features import matrix
 from experiments.uplift.stored import Scorer
@@ -47,7 +47,7 @@ class Scoring:
         }
         return {
             **dict.fromkeys(table.columns, "text"),
-            **{_free(name, table.columns): kind for name, kind in ours.items()},
+            **{free_name(name, table.columns, prefix=_PREFIX): kind for name, kind in ours.items()},
         }
 
 
@@ -125,14 +125,4 @@ def _leaf_of(scoring: Scoring) -> Any:
 
 
 def _given(row: Row, table: Table) -> list[str | None]:
-    return [_text(row.values.get(name)) for name in table.columns]
-
-
-def _text(value: Any) -> str | None:  # JSON
-    return value if value is None or isinstance(value, str) else orjson.dumps(value, default=str).decode()
-
-
-def _free(name: str, given: Sequence[str]) -> str:
-    while name in given:
-        name = _PREFIX + name
-    return name
+    return [as_text(row.values.get(name)) for name in table.columns]

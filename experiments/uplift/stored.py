@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Final
 from zipfile import ZIP_DEFLATED, BadZipFile
 
@@ -64,6 +65,7 @@ def packed(
         dumps(
             {
                 "version": VERSION,
+                "scikit-learn": _scikit_learn(),
                 "learner": model.learner,
                 "worth_learner": model.worth_learner,
                 "scale": model.scale,
@@ -108,6 +110,8 @@ def unpacked(file: bytes) -> Scorer:
         raise ModelUnreadable(str(error)[:200]) from error
     if held.get("version") != VERSION:
         raise ModelUnreadable(f"its version is {held.get('version')!r}, not {VERSION}")
+    if held["scikit-learn"] != _scikit_learn():
+        raise ModelUnreadable(f"it was fitted with scikit-learn {held['scikit-learn']}, here is {_scikit_learn()}")
     cost = np.asarray(held["cost"], dtype=np.float64)
     model = Model(
         learner=held["learner"],
@@ -120,6 +124,11 @@ def unpacked(file: bytes) -> Scorer:
     features = tuple(Feature.from_json(one) for one in held["features"])
     purse = Purse(cost - cost[0], held["price"])
     return Scorer(model, features, tuple(held["variants"]), cost, purse, _node(held["tree"]))
+
+
+def _scikit_learn() -> str:
+    """The version, as far as the insides of models hang on it."""
+    return ".".join(version("scikit-learn").split(".")[:2])
 
 
 def _why(analysis: Analysis | None) -> str:

@@ -19,6 +19,7 @@ from experiments.series import PinnedMetric
 from experiments.tables import Decision, Response, Series
 from experiments.tallies.moves import hour_of
 from experiments.tallies.read import Weights, read_weights
+from experiments.uplift.errors import UndeclaredAttributes
 from experiments.uplift.features import Census, Feature, matrix
 
 Floats = NDArray[np.float64]
@@ -83,9 +84,14 @@ def read_units(session: Session, wanted: Wanted) -> UnitsRead:
     Args:
         session: Reads one state of the database.
         wanted: What.
+    Raises:
+        UndeclaredAttributes: Of those asked for.
     """
     declared = declared_attributes(session)
     if wanted.attributes is not None:
+        unknown = [key for key in wanted.attributes if key not in declared]
+        if unknown:
+            raise UndeclaredAttributes(unknown)
         declared = {key: one for key, one in declared.items() if key in wanted.attributes}
     left_out = hours_left_out(session, [wanted.series.number or 0])
     census = Census(declared)

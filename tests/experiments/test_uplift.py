@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, delete
 from sqlmodel import Session, col, select
 
-from experiments.catalog.definition_store import declared_attributes
+from experiments.catalog.definition_store import declared_attributes, put_attribute
 from experiments.catalog.definitions import SegmentationDefinition
 from experiments.catalog.serving import current_policy, now_serving
 from experiments.database import database_now, reading, transaction
@@ -159,8 +159,10 @@ def test_a_file_that_names_other_types_is_not_read(engine: Engine) -> None:
         unpacked(dumps({"version": 1, "learner": __import__("fractions").Fraction(1, 2)}))
     with pytest.raises(ModelUnreadable):
         unpacked(b"\x80\x04nonsense")
-    with pytest.raises(ModelUnreadable, match="version"):
+    with pytest.raises(ModelUnreadable, match="version is 99, not 1"):
         unpacked(dumps({"version": 99}))
+    with pytest.raises(ModelUnreadable, match="fitted with scikit-learn"):
+        unpacked(dumps({"version": 1, "scikit-learn": "0.1"}))
     with reading(engine) as session, pytest.raises(ModelNotFound, match="no such analysis"):
         load_scorer(session, "nope")
 
@@ -193,6 +195,10 @@ def _alike(session: Session) -> None:
     session.connection().execute(delete(Response))
 
 
+def _declare_height(session: Session) -> None:
+    put_attribute(session, "height", payload={"type": "number"}, actor="key/ann")
+
+
 @pytest.mark.parametrize(
     ("change", "request_", "code", "said"),
     [
@@ -202,9 +208,10 @@ def _alike(session: Session) -> None:
         (_costly, {}, "margin_missing", "say what one of it is worth with margin"),
         (_told_afterwards, {}, "attribute_after_decision", "'member' (p = "),
         (_alike, {}, "constant_outcome", "All units have 0 on metric 'visit'"),
-        (lambda _: None, {"attributes": ["tier"]}, "no_attributes", "any of tier"),
+        (lambda _: None, {"attributes": ["age", "tier"]}, "undeclared_attributes", "Not declared: 'tier'."),
+        (_declare_height, {"attributes": ["height"]}, "no_attributes", "any of height"),
     ],
-    ids=["no control", "too few", "propensities", "margin", "afterwards", "constant", "attributes"],
+    ids=["no control", "too few", "propensities", "margin", "afterwards", "constant", "undeclared", "attributes"],
 )
 def test_what_can_not_be_studied_is_refused_with_the_reason(
     engine: Engine, log: pl.DataFrame, change: Change, request_: dict[str, Any], code: str, said: str
