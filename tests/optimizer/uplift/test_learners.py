@@ -1,5 +1,6 @@
 """Meta-learners. Expected values: worlds whose effects are known, algebra, and scikit-learn's own conventions."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,9 @@ from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import estimator_checks
 
 from optimizer.errors import InvalidArgument
 from optimizer.uplift.learners import DRLearner, RLearner, SLearner, TLearner, UpliftLearner, XLearner
@@ -136,3 +140,31 @@ def test_units_that_cannot_be_learnt_from_are_refused_by_name(change: dict[str, 
     given = {"y": world.y, "variant": world.variant, "propensities": world.propensities} | change
     with pytest.raises(InvalidArgument, match=name):
         DRLearner(LinearRegression()).fit(world.x, given.pop("y"), **given)
+
+
+@pytest.mark.parametrize("kind", LEARNERS)
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_estimator_repr,
+        estimator_checks.check_get_params_invariance,
+        estimator_checks.check_no_attributes_set_in_init,
+        estimator_checks.check_set_params,
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_scikit_learn_s_own_checks_pass_where_they_apply(
+    kind: type[UpliftLearner], check: Callable[[str, UpliftLearner], None]
+) -> None:
+    """All others fit without variants and propensities, which no learner of uplift can do."""
+    check(kind.__name__, kind(LinearRegression()))
+
+
+def test_pipelines_may_stand_inside() -> None:
+    """Scaling changes no least-squares fit."""
+    world = World(5)
+    even = np.full((len(world.y), 3), 1.0 / 3.0)
+    given = {"variant": world.variant, "propensities": even}
+    plain = TLearner(LinearRegression()).fit(world.x, world.y, **given)
+    scaled = TLearner(make_pipeline(StandardScaler(), LinearRegression())).fit(world.x, world.y, **given)
+    assert np.allclose(plain.predict(world.x), scaled.predict(world.x))
