@@ -36,7 +36,12 @@ class Calibration:
 
 
 def calibration(
-    signal: ArrayLike, predicted: ArrayLike, *, fold: ArrayLike | None = None, customer: ArrayLike | None = None
+    signal: ArrayLike,
+    predicted: ArrayLike,
+    *,
+    fold: ArrayLike | None = None,
+    customer: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
 ) -> Calibration:
     """Regress the signal on the predictions, within folds: each fold's predictions are of a model of its own.
 
@@ -45,6 +50,7 @@ def calibration(
         predicted: Predicted uplift by a model of earlier folds, shape (n_units,).
         fold: The fold of each unit, shape (n_units,); None: one for all.
         customer: Whole numbers, shape (n_units,): units of one may depend on each other. None: each is one.
+        weight: Of ``policy_value.stable_weights``; None: all count alike.
     Raises:
         InvalidArgument: Shapes differ.
         NoVariation: The predictions are all alike, so there is no slope.
@@ -55,12 +61,13 @@ def calibration(
     label = np.zeros(y.size, dtype=np.intp) if fold is None else np.unique(np.asarray(fold), return_inverse=True)[1]
     if y.ndim != 1 or x.shape != y.shape or label.shape != y.shape:
         raise InvalidArgument("predicted", f"has shape {x.shape} for signals of shape {y.shape}")
-    centred_y, centred_x = y - _means(y, label), x - _means(x, label)
-    spread = float((centred_x**2).sum())
+    w = np.ones(y.size) if weight is None else np.asarray(weight, dtype=np.float64)
+    centred_y, centred_x = y - _means(y, label, weight=w), x - _means(x, label, weight=w)
+    spread = float((w * centred_x**2).sum())
     if spread <= 1e-12 * max(float((x**2).sum()), 1e-300):
         raise NoVariation(float(y.size))
-    slope = float((centred_x * centred_y).sum() / spread)
-    moment: Floats = centred_x * (centred_y - slope * centred_x)
+    slope = float((w * centred_x * centred_y).sum() / spread)
+    moment: Floats = w * centred_x * (centred_y - slope * centred_x)
     if customer is not None:
         known = np.unique(np.asarray(customer), return_inverse=True)[1]
         moment = np.bincount(known, weights=moment).astype(np.float64)
@@ -69,7 +76,7 @@ def calibration(
         raise InvalidArgument("signal", f"of {moment.size} customers leaves nothing to estimate an error from")
     error = float(np.sqrt(moment.size / n_spare * (moment**2).sum()) / spread)
     p_value = float(norm.sf(slope / error)) if error > 0.0 else float(slope <= 0.0)
-    return Calibration(float(y.mean()), slope, error, p_value)
+    return Calibration(float((w * y).sum() / w.sum()), slope, error, p_value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,12 @@ class Tenth:
 
 
 def by_tenth(
-    signal: ArrayLike, predicted: ArrayLike, *, n_groups: int = 10, customer: ArrayLike | None = None
+    signal: ArrayLike,
+    predicted: ArrayLike,
+    *,
+    n_groups: int = 10,
+    customer: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
 ) -> list[Tenth]:
     """Predicted beside observed uplift of groups of equal size, the highest predictions first.
 
@@ -99,6 +111,7 @@ def by_tenth(
         predicted: As of ``calibration``.
         n_groups: How many groups; fewer than two units in one are refused.
         customer: As of ``calibration``.
+        weight: As of ``calibration``; predictions are plain means.
     Raises:
         InvalidArgument: Shapes differ, or there are too few units.
     """
@@ -108,12 +121,13 @@ def by_tenth(
     if y.size < 2 * n_groups:
         raise InvalidArgument("n_groups", f"is {n_groups}: {y.size} units are too few")
     known = np.arange(y.size) if customer is None else np.asarray(customer)
+    w = np.ones(y.size) if weight is None else np.asarray(weight, dtype=np.float64)
     return [
-        Tenth(part.size, float(x[part].mean()), mean_of(y[part], customer=known[part]))
+        Tenth(part.size, float(x[part].mean()), mean_of(y[part], customer=known[part], weight=w[part]))
         for part in np.array_split(np.argsort(-x, kind="stable"), n_groups)
     ]
 
 
-def _means(values: Floats, label: NDArray[np.intp]) -> Floats:
-    counts = np.bincount(label)
-    return np.asarray((np.bincount(label, weights=values) / counts)[label], dtype=np.float64)
+def _means(values: Floats, label: NDArray[np.intp], *, weight: Floats) -> Floats:
+    counts = np.bincount(label, weights=weight)
+    return np.asarray((np.bincount(label, weights=weight * values) / counts)[label], dtype=np.float64)

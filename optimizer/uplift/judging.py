@@ -174,7 +174,7 @@ def _variant(held: Held, one: int, *, rng: np.random.Generator) -> VariantJudgem
         units.propensities, units.block, np.zeros_like(units.variant), np.full_like(units.variant, one)
     )
     try:
-        line = calibration(signal, predicted, fold=held.fold, customer=units.customer)
+        line = calibration(signal, predicted, fold=held.fold, customer=units.customer, weight=weight)
     except NoVariation:
         line = None
     either = (units.variant == 0) | (units.variant == one)
@@ -195,7 +195,7 @@ def _variant(held: Held, one: int, *, rng: np.random.Generator) -> VariantJudgem
         qini=qini(order),
         auuc=auuc(order),
         intervals=coefficient_intervals(order, customer=label, rng=rng, n_draws=n_draws),
-        tenths=by_tenth(signal, predicted, customer=units.customer),
+        tenths=by_tenth(signal, predicted, customer=units.customer, weight=weight),
         calibration=line,
         p_value=1.0 if line is None else line.p_value,
     )

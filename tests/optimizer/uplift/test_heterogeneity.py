@@ -28,6 +28,30 @@ def test_slope_and_error_equal_statsmodels() -> None:
     assert found.mean == pytest.approx(signal.mean())
 
 
+def test_weighted_slopes_and_errors_equal_statsmodels() -> None:
+    rng = np.random.default_rng(2)
+    predicted, fold, weight = rng.normal(size=400), rng.integers(0, 2, 400), rng.uniform(0.2, 3.0, 400)
+    signal = 0.3 + 0.5 * predicted + rng.normal(size=400) / np.sqrt(weight) + fold
+    found = calibration(signal, predicted, fold=fold, weight=weight)
+    design = np.column_stack([predicted, *(fold == one for one in range(2))]).astype(float)
+    fit = sm.WLS(signal, design, weights=weight).fit(cov_type="HC1")
+    assert found.slope == pytest.approx(fit.params[0], rel=1e-9)
+    assert found.slope_error == pytest.approx(fit.bse[0], rel=1e-9)
+
+
+def test_customers_with_several_units_make_clusters() -> None:
+    """Clustered errors of statsmodels without its correction, times that of HC1 with customers as units."""
+    rng = np.random.default_rng(3)
+    customer = np.repeat(np.arange(150), 3)
+    predicted = rng.normal(size=450)
+    signal = 0.4 * predicted + np.repeat(rng.normal(size=150), 3) * predicted + rng.normal(size=450)
+    found = calibration(signal, predicted, customer=customer)
+    design = sm.add_constant(predicted)
+    fit = sm.OLS(signal, design).fit(cov_type="cluster", cov_kwds={"groups": customer, "use_correction": False})
+    assert found.slope_error == pytest.approx(fit.bse[1] * np.sqrt(150 / 148), rel=1e-9)
+    assert found.slope_error > 1.1 * calibration(signal, predicted).slope_error
+
+
 def _p_value(seed: int, *, heterogeneity: float) -> float:
     """Models of earlier folds predict for later ones, on binary outcomes whose base rate depends on x."""
     rng = np.random.default_rng(seed)
