@@ -100,7 +100,7 @@ def test_the_script_in_a_page(service: Service, node_folder: Path) -> None:
     _run(node_folder, "page.mjs", URL=service.url, PAGE_KEY=key, ORIGIN=ORIGIN)
 
 
-def test_segments_clients(service: Service, node_folder: Path) -> None:
+def test_the_clients_of_segment_and_rudderstack(service: Service, node_folder: Path) -> None:
     with service.client() as plain:
         decided = plain.post("/v1/decisions", {"placement": PLACEMENT, "customer_id": "node-page"}).body
     with transaction(service.engine) as session:
@@ -109,9 +109,13 @@ def test_segments_clients(service: Service, node_folder: Path) -> None:
     variables = {"KEY": service.key, "PAGE_KEY": key, "ORIGIN": ORIGIN, "DECISION": decided["decision_id"]}
     _run(node_folder, "segment.mjs", URL=service.url, **variables)
     with reading(service.engine) as session:
-        found = session.exec(select(Outcome).where(Outcome.customer_id == "node-user")).all()
+        found, rudder = (
+            session.exec(select(Outcome).where(Outcome.customer_id == customer)).all()
+            for customer in ("node-user", "rudder-user")
+        )
         clicked = session.exec(
             select(Outcome).where(Outcome.decision_id == bytes.fromhex(decided["decision_id"]))
         ).all()
     assert {(row.event, row.value) for row in found} == {("click", None), ("purchase", Decimal("7.25"))}
+    assert {(row.event, row.value) for row in rudder} == {("click", None), ("purchase", Decimal("3.50"))}
     assert [row.event for row in clicked] == ["click"]

@@ -1,5 +1,6 @@
-// Segment's clients for Node and for pages, unmodified, against the real server.
+// Segment's clients for Node and for pages and RudderStack's for Node, unmodified, against the real server.
 import assert from "node:assert/strict";
+import RudderAnalytics from "@rudderstack/rudder-sdk-node";
 import { Analytics } from "@segment/analytics-node";
 import { JSDOM } from "jsdom";
 
@@ -12,6 +13,13 @@ server.identify({ userId: "node-user", traits: { plan: "gold" } });
 server.track({ userId: "node-user", event: "click", properties: { page: "home" } });
 server.track({ userId: "node-user", event: "Order Completed", properties: { revenue: 7.25 } });
 await server.closeAndFlush({ timeout: 5000 });
+assert.deepEqual(failed, []);
+
+const rudder = new RudderAnalytics(KEY, { dataPlaneUrl: host, errorHandler: (error) => failed.push(error), gzip: true });
+rudder.identify({ userId: "rudder-user", traits: { plan: "gold" } });
+rudder.track({ userId: "rudder-user", event: "click" });
+rudder.track({ userId: "rudder-user", event: "Order Completed", properties: { revenue: 3.5 } });
+while (rudder.queue.length > 0) await rudder.flush(); // its first message goes at once and alone
 assert.deepEqual(failed, []);
 
 // A page: its client posts text to one-letter paths, with the key inside.
