@@ -83,7 +83,7 @@ def sampled(
 
         model = _model(problem)
         tell(0.1)
-        compiled = nutpie.compile_pymc_model(model, var_names=["tau", "average", "place"])
+        compiled = nutpie.compile_pymc_model(model, var_names=["tau", "average"])
         tell(0.7)
         trace = nutpie.sample(
             compiled,
@@ -97,9 +97,10 @@ def sampled(
             progress_bar=False,
         )
     tell(0.95)
-    average = np.insert(_draws(trace, "average"), problem.control_index, 0.0, axis=2)
+    tau, average, level_noise, noise = (_draws(trace, name) for name in ("tau", "average", "level_noise", "noise"))
+    shift, placed = _placed(problem, np, tau=tau, average=average, level_noise=level_noise, noise=noise)
     n_divergent = int(np.asarray(trace["sample_stats"]["diverging"]).sum())
-    return Chains(_draws(trace, "tau"), average, _draws(trace, "place"), n_divergent)
+    return Chains(tau, shift, placed.place, n_divergent)
 
 
 _TARGET_ACCEPT = 0.95  # at the usual 0.8 three segments with tau near 0 gave 14 to 26 divergences, here none
@@ -117,26 +118,45 @@ def _model(problem: Problem) -> Any:
 
     pt: Any = pytensor.tensor  # half typed: calls of its untyped functions would each need an exception
     n_segments, n_variants = problem.estimate.shape
-    precision, estimate = problem.precision, problem.estimate
-    control = problem.control_index
     with pymc.Model() as model:
         tau = pymc.HalfNormal("tau", sigma=problem.tau_scale)
         average = pymc.Normal("average", mu=0.0, sigma=problem.average_sd, shape=n_variants - 1)
         level_noise = pymc.Flat("level_noise", shape=n_segments)
         noise = pymc.Flat("noise", shape=(n_segments, n_variants))
-        shift = pt.concatenate([average[:control], pt.zeros(1), average[control:]])
-        told = 1.0 + precision * tau**2
-        gain = precision / told
-        total = gain.sum(axis=1) + problem.level_sd**-2
-        beyond = (gain * (estimate - problem.level_centre - shift)).sum(axis=1) / total
-        level = beyond + level_noise / pt.sqrt(total)
-        rest = estimate - problem.level_centre - shift - level[:, None]
-        interaction = gain * tau * rest + noise / pt.sqrt(told)  # in units of tau
-        place = pymc.Deterministic("place", problem.level_centre + level[:, None] + shift + tau * interaction)
-        prior = -0.5 * (pt.sum((level / problem.level_sd) ** 2) + pt.sum(interaction**2))
-        pymc.Potential("interactions_and_levels", prior - 0.5 * (pt.sum(pt.log(told)) + pt.sum(pt.log(total))))
-        pymc.Potential("seen", _log_likelihood(problem, place))
+        _, placed = _placed(problem, pt, tau=tau, average=average, level_noise=level_noise, noise=noise)
+        prior = -0.5 * (pt.sum((placed.level / problem.level_sd) ** 2) + pt.sum(placed.interaction**2))
+        change = -0.5 * (pt.sum(pt.log(placed.told)) + pt.sum(pt.log(placed.total)))
+        pymc.Potential("interactions_and_levels", prior + change)
+        pymc.Potential("seen", _log_likelihood(problem, placed.place))
     return model
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """What the sampled coordinates stand for, and the inverse variances that they were scaled by."""
+
+    place: Any
+    level: Any
+    interaction: Any  # in units of tau
+    told: Any
+    total: Any
+
+
+def _placed(problem: Problem, xp: Any, *, tau: Any, average: Any, level_noise: Any, noise: Any) -> tuple[Any, _Placed]:
+    """Averages with control's among them, and places: once as the sampler's graph (``xp`` is PyTensor), once of draws.
+
+    Compiling a second function for the draws would cost more than all of them.
+    """
+    precision, estimate, control = problem.precision, problem.estimate, problem.control_index
+    shift = xp.concatenate([average[..., :control], xp.zeros_like(average[..., :1]), average[..., control:]], axis=-1)
+    tau, centre = tau[..., None, None], problem.level_centre + shift[..., None, :]
+    told = 1.0 + precision * tau**2
+    gain = precision / told
+    total = gain.sum(axis=-1) + problem.level_sd**-2
+    level = (gain * (estimate - centre)).sum(axis=-1) / total + level_noise / xp.sqrt(total)
+    above = centre + level[..., None]
+    interaction = gain * tau * (estimate - above) + noise / xp.sqrt(told)
+    return shift, _Placed(above + tau * interaction, level, interaction, told, total)
 
 
 def _log_likelihood(problem: Problem, place: Any) -> Any:
