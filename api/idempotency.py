@@ -4,8 +4,9 @@ import hashlib
 import io
 import math
 import re
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -17,7 +18,7 @@ from api.auth import actor
 from api.errors import ApiError, IdempotencyKeyReused, InvalidHeader, RequestRunning
 from api.requests import Request, current_request
 from api.state import current_worker
-from experiments.access.idempotency import Claim, Kept, claim, keep, release
+from experiments.access.idempotency import CLAIM_SECONDS, Claim, Kept, claim, keep, release, renew
 from experiments.database import AWAY, transaction
 from experiments.errors import ExperimentsError
 
@@ -31,6 +32,7 @@ _QUOTED: Final = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255}
 _BARE: Final = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]{0,254}")
 _KEPT_HEADERS: Final = ("Content-Type", "Cache-Control", "ETag", "Location")
 _AGAIN_LATER: Final = {400, 401, 403, 406, 408, 412, 413, 415, 429}  # and 5xx: time, or another header, may mend it
+RENEW_SECONDS: Final = CLAIM_SECONDS / 4
 _CHUNK_BYTES: Final = 65_536
 
 
@@ -69,13 +71,33 @@ def _first(answer: Callable[[], ResponseReturnValue], claimed: Claim, *, body: "
     """Do the work, and keep its answer; a claim that comes to nothing is let go."""
     is_kept = False
     try:
-        given = _responded(answer)
+        with _renewing(claimed):
+            given = _responded(answer)
         is_kept = _kept(given, claimed, body=body)
     finally:
         if not is_kept:
             with suppress(*AWAY), transaction(current_worker().engine) as session:
                 release(session, claimed)
     return given
+
+
+@contextmanager
+def _renewing(claimed: Claim) -> Iterator[None]:
+    """Hold a claim while the work lasts: a list may take longer than a claim does."""
+    engine, done = current_worker().engine, threading.Event()
+
+    def renew_until_done() -> None:
+        while not done.wait(RENEW_SECONDS):
+            with suppress(*AWAY), transaction(engine) as session:
+                renew(session, claimed)
+
+    thread = threading.Thread(target=renew_until_done, name="renew", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _responded(answer: Callable[[], ResponseReturnValue]) -> Response:

@@ -4,8 +4,6 @@ A list is read to its end before its answer begins: a client that sends all befo
 """
 
 import contextlib
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,10 +16,12 @@ from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 from api.errors import MissingParameter, UnsupportedMediaType
 from api.files import CSV, PARQUET, file_answer
+from api.folders import Folder, new_folder
 from api.metrics import count_decisions
-from api.reading import query_parameters
+from api.reading import content_encoding, query_parameters
 from api.requests import current_request
 from api.state import current_worker
+from api.threads import received
 from experiments.decide import Decided
 from experiments.lists.columns import Layout, sources_of
 from experiments.lists.deciding import FIELDS, Answered, Summary, content_members, decide_rows
@@ -70,30 +70,26 @@ def wanted_form(sent: OutForm) -> OutForm:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A list on disk, in a folder of its own that goes with ``drop``."""
+    """A list on disk."""
 
     table: Table
-    folder: Path
-
-    def drop(self) -> None:
-        """Remove it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    folder: Folder
 
 
 @contextlib.contextmanager
 def keeping(form: Form) -> Iterator[Kept]:
-    """Keep the current request's list on disk, until ``drop``, or until something in the block goes wrong."""
-    folder = Path(tempfile.mkdtemp(prefix="optimizer-list-"))
+    """Keep the current request's list on disk; its folder is dropped where something in the block goes wrong."""
+    folder = new_folder()
     try:
-        yield Kept(_received(folder, form), folder)
+        yield Kept(_received(folder.path, form), folder)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.drop()
         raise
 
 
 def _received(folder: Path, form: Form) -> Table:
     request, max_bytes = current_request(), current_worker().config.max_list_bytes
-    encoding = request.environ.get("HTTP_CONTENT_ENCODING") or "identity"
+    encoding = content_encoding()
     if encoding not in get_args(Encoding):
         raise UnsupportedMediaType(f"Send the list as it is, as gzip or as zstd, not as {encoding[:100]!r}.")
     request.max_content_length = max_bytes
@@ -111,6 +107,7 @@ def _chunks(max_bytes: int) -> Iterator[bytes]:
     connection = request.environ.get("gunicorn.socket")
     if connection is not None:  # its next request sets it anew
         connection.settimeout(_STALLED_SECONDS)
+    received()  # from here on its own limits hold
     try:
         while chunk := request.stream.read(_CHUNK):
             yield chunk
@@ -163,18 +160,21 @@ def decide_json(items: list[Any], *, placement: str, form: OutForm) -> Response:
     table = Table(columns, rows, is_text=False)
     sources = sources_of(table, Layout(), fields=FIELDS, declared=(), needed=())
     parts = _counted(decide_rows(worker.decider, table.rows, placement=placement, sources=sources, is_text=False))
-    kept = Kept(table, Path(tempfile.mkdtemp(prefix="optimizer-list-")))
+    kept = Kept(table, new_folder())
     return _answer(parts, kept, writer=Writer(columns, content_members(plan)), form=form)
 
 
 def record_list(form: Form, *, source: str) -> RecordedList:
     """Record the outcomes of the list that the current request sends."""
     with keeping(form) as kept:
-        sources = sources_of(kept.table, layout(), fields=OUTCOME_FIELDS, declared=(), needed=("event",))
+        said = layout()
+        sources = sources_of(kept.table, said, fields=OUTCOME_FIELDS, declared=(), needed=("event",))
+        if "placement" in said.constants:
+            current_worker().decider.placement(said.constants["placement"])  # a slip here would be one of every row
         try:
             return record_rows(current_worker().recorder, kept.table.rows, sources=sources, source=source)
         finally:
-            kept.drop()
+            kept.folder.drop()
 
 
 def _counted(parts: Iterator[list[Answered]]) -> Iterator[list[Answered]]:
@@ -186,12 +186,20 @@ def _counted(parts: Iterator[list[Answered]]) -> Iterator[list[Answered]]:
 def _answer(parts: Iterator[list[Answered]], kept: Kept, *, writer: Writer, form: OutForm) -> Response:
     summary = Summary()
     if form == "parquet":
-        path = kept.folder / "decisions.parquet"
+        path = kept.folder.path / "decisions.parquet"
         write_parquet(path, parts, summary=summary, writer=writer)
         answer = file_answer(path, form="parquet")
         answer.headers["X-Summary"] = orjson.dumps(summary.to_json()).decode()
+        kept.folder.drop()  # the server is handed the open file itself, and never says when it is done
     else:
-        answer = Response(streamed(form, writer)(parts, summary), content_type=_TYPES[form])
+        answer = Response(_to_the_end(streamed(form, writer)(parts, summary), kept), content_type=_TYPES[form])
+        answer.call_on_close(kept.folder.drop)
     answer.headers["Cache-Control"] = "private, no-store"
-    answer.call_on_close(kept.drop)
     return answer
+
+
+def _to_the_end(stream: Iterator[bytes], kept: Kept) -> Iterator[bytes]:
+    try:
+        yield from stream
+    finally:
+        kept.folder.drop()

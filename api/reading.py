@@ -11,6 +11,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.errors import InvalidJson, UnsupportedMediaType
 from api.requests import current_request
+from api.threads import REQUEST_SECONDS, receive_for, received
 from experiments.errors import FieldError, InvalidInput
 from experiments.input.checks import MAX_ERRORS, pointer_to
 from experiments.input.parsing import parse
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound=BaseModel)
 _JSON: Final = "application/json"
+_SLOWEST: Final = 100_000.0  # bytes a second
 
 
 def read_data(*, max_bytes: int | None = None) -> bytes:
@@ -33,11 +35,12 @@ def read_data(*, max_bytes: int | None = None) -> bytes:
     kind = request.environ.get("CONTENT_TYPE") or _JSON
     if kind != _JSON and not _is_json(request.mimetype):
         raise UnsupportedMediaType(f"Send JSON (Content-Type: {_JSON}), not {kind[:100]!r}.")
-    if request.environ.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
+    if content_encoding() != "identity":
         raise UnsupportedMediaType("Send the body without a Content-Encoding.")
     if max_bytes is not None:
         request.max_content_length = max_bytes
-    return request.get_data(cache=False)
+        receive_for(REQUEST_SECONDS + max_bytes / _SLOWEST)
+    return _whole()
 
 
 def read_any(*, max_bytes: int) -> bytes:
@@ -50,8 +53,7 @@ def read_any(*, max_bytes: int) -> bytes:
     """
     request = current_request()
     request.max_content_length = max_bytes
-    data = request.get_data(cache=False)
-    encoding = request.environ.get("HTTP_CONTENT_ENCODING", "identity")
+    data, encoding = _whole(), content_encoding()
     if encoding == "identity":
         return data
     if encoding != "gzip":
@@ -66,6 +68,22 @@ def read_any(*, max_bytes: int) -> bytes:
     if not inflating.eof:
         raise InvalidJson("The body's gzip is cut short.")
     return inflated
+
+
+def content_encoding() -> str:
+    """How the body is compressed; ``identity`` if it isn't."""
+    return current_request().environ.get("HTTP_CONTENT_ENCODING", "").lower() or "identity"
+
+
+def _whole() -> bytes:
+    """The body; one that is sent in chunks says its length only by ending."""
+    request = current_request()
+    data = request.get_data(cache=False)
+    is_cut = request.content_length is None and len(data) == request.max_content_length
+    if is_cut and request.environ["wsgi.input"].read(1):
+        raise RequestEntityTooLarge
+    received()
+    return data
 
 
 def read_json(*, max_bytes: int | None = None, or_nothing: bool = False) -> Any:  # JSON

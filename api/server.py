@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterable
@@ -13,7 +14,9 @@ from prometheus_client import multiprocess
 
 from api.app import add_request_id, create_app
 from api.background import Background
+from api.folders import remove_abandoned
 from api.metrics import FOLDER, measure
+from api.threads import Threads, has_body, received
 from api.tracing import start_tracing, stop_tracing, trace_requests
 from experiments.config import read_config
 from experiments.logs import configure_logs
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 _config: Final = read_config()
 _MEASURE_SECONDS: Final = 1.0
+_QUOTED: Final = re.compile(r"(['\"]).*\1", re.DOTALL)
 
 
 class Logs(Logger):  # type: ignore[misc]  # as above
@@ -35,12 +39,20 @@ class Logs(Logger):  # type: ignore[misc]  # as above
         super().setup(cfg)
         configure_logs(_config, processors=[add_request_id])
 
+    def warning(self, msg: Any, *args: Any, **more: Any) -> None:
+        """Log no request line that can't be parsed: it may hold a key, however it is escaped, and customers' ids."""
+        super().warning(_QUOTED.sub("…", str(msg)), *args, **more)
+
+    def exception(self, msg: Any, *args: Any, **more: Any) -> None:
+        """The same of a request that could not be handled: its query is left out."""
+        super().exception(msg, *(str(one).partition("?")[0] for one in args), **more)
+
 
 # gunicorn reads these names.
 bind = f"[{_config.host}]:{_config.port}" if ":" in _config.host else f"{_config.host}:{_config.port}"
 workers = _config.workers
 threads = _config.threads
-worker_class = "gthread"
+worker_class = Threads
 preload_app = True  # imports are shared; threads and connections are opened after the fork
 keepalive = 75
 timeout = 60
@@ -58,12 +70,15 @@ _tracing: "list[TracerProvider]" = []  # of this web process, where it is config
 
 def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
     """Answer a request with this process's app."""
+    if not has_body(environ):
+        received()
     return _opened["app"][1](environ, start_response)
 
 
 def when_ready(server: Any) -> None:  # noqa: ARG001  # gunicorn's
     """Start the background process, once the address is bound."""
     gc.freeze()  # what is there now lives on: web processes share it, and end sooner without collecting it
+    remove_abandoned()
     if _config.learn:
         _background.start()
 

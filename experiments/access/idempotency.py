@@ -1,7 +1,7 @@
 """A repeated request is answered as the first one was: claims and answers by the caller's Idempotency-Key.
 
-A claim is made before the work and replaced by the answer after it. One whose process was killed expires after a
-minute; if the work was committed just before, the repeat runs into that and says so.
+A claim is made before the work, renewed while it lasts, and replaced by the answer after it. One whose process was
+killed expires after a minute; if the work was committed just before, the repeat runs into that and says so.
 """
 
 import secrets
@@ -58,6 +58,12 @@ def claim(session: Session, caller: str, *, key: str) -> Claim | Kept | None:
     if row is None or row.status is None or row.body is None or row.fingerprint is None:
         return None
     return Kept(row.fingerprint, row.status, row.headers, zlib.decompress(row.body))
+
+
+def renew(session: Session, claimed: Claim) -> None:
+    """Let a claim hold for another minute: the work goes on."""
+    until = database_now(session) + timedelta(seconds=CLAIM_SECONDS)
+    session.connection().execute(update(Idempotency).where(*_is(claimed)).values(expires_at=until))
 
 
 def keep(session: Session, claimed: Claim, *, answer: Kept) -> bool:

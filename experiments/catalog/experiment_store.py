@@ -121,6 +121,10 @@ def check_experiment(session: Session, definition: ExperimentDefinition) -> None
 
 def _goal_errors(session: Session, definition: ExperimentDefinition) -> list[FieldError]:
     goal = find_definition(session, "metric", key=definition.goal)
+    if goal is not None and goal.body["kind"] == "binary" and goal.body["event"] == definition.exposure:
+        return [
+            FieldError("/exposure", f"{shown(definition.exposure)} is the goal's event: all who count would respond")
+        ]
     if definition.method == "fixed" or goal is None or goal.body["kind"] != "ratio":
         return []
     detail = f"{shown(definition.goal)} is a ratio, from which no weights are learnt: say the method fixed, or"

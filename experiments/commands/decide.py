@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import orjson
 
-from experiments.commands.files import beside, kind_of, pairs_of
+from experiments.commands.files import beside, check_output, kind_of, pairs_of
 from experiments.commands.progress import progress_bar
 from experiments.commands.settings import opened, settings
 from experiments.config import Config
@@ -66,8 +66,7 @@ def decide(  # one for each option
     if occasion is not None:
         constants["occasion_id"] = occasion
     target = output or beside(file, "decided")
-    kind_of(file)
-    kind_of(target)
+    check_output(target, file=file)
     with opened(config):
         worker = Worker(config, shard=_SHARD)
         worker.start()
@@ -118,7 +117,7 @@ def _decide(job: _Job, table: Table, *, sources: Sources, waiting: Waiting) -> S
     plan = decider.placement(job.placement)
     parts = decide_rows(decider, table.rows, placement=job.placement, sources=sources, is_text=is_text)
     writer, summary = Writer(table.columns, content_members(plan)), Summary()
-    out, _ = kind_of(job.target)
+    out = check_output(job.target, file=job.file)
     unfinished = job.target.with_name(f".{job.target.name}.unfinished")
     with progress_bar("Deciding", total=None) as advance:
         shown = _shown(parts, advance, see=lambda one: waiting.see(one.decided, (one.row, sources, is_text)))

@@ -1,5 +1,6 @@
 """Lists as files on the command line: what they hold by their endings, and pairs given as NAME=VALUE."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,26 @@ def beside(file: Path, word: str) -> Path:
     _, encoding = kind_of(file)
     whole = file.with_suffix("") if encoding != "identity" else file
     return whole.with_suffix(f".{word}{whole.suffix}")
+
+
+def check_output(target: Path, *, file: Path, forms: Collection[Form] = tuple(_ENDINGS.values())) -> Form:
+    """What an output is to hold; better refused now than after an hour.
+
+    Raises:
+        InvalidInput: Another ending (it is written unpacked), the list itself, or a folder that isn't there.
+    """
+    endings = [ending for ending, form in _ENDINGS.items() if form in forms]
+    form = _ENDINGS.get(target.suffix.lower())
+    wrong = []
+    if form is None or form not in forms:
+        wrong.append(f"must end in {', '.join(endings)}, not as {target.name}")
+    elif target.exists() and target.samefile(file):
+        wrong.append(f"is the list itself, {target}")
+    elif not target.parent.is_dir():
+        wrong.append(f"lies in a folder that isn't there, {target.parent}")
+    if wrong or form is None:
+        raise InvalidInput([FieldError("/output", why) for why in wrong])
+    return form
 
 
 def pairs_of(name: str, given: tuple[str, ...]) -> dict[str, str]:

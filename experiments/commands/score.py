@@ -3,18 +3,17 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import orjson
 
 from experiments.catalog.definition_store import declared_attributes
-from experiments.commands.files import beside, kind_of, pairs_of
+from experiments.commands.files import beside, check_output, kind_of, pairs_of
 from experiments.commands.progress import progress_bar
 from experiments.commands.settings import opened, settings
 from experiments.config import Config
 from experiments.database import reading
-from experiments.errors import FieldError, InvalidInput
 from experiments.exports.files import Format, write_file
 from experiments.lists.columns import Layout, sources_of
 from experiments.lists.reading import read_table
@@ -52,7 +51,7 @@ def score(
     no server. A bad row has its error in it.
     """
     target = output or _target(file)
-    form = _form(target)
+    form = cast("Format", check_output(target, file=file, forms=("csv", "parquet")))
     layout = Layout(pairs_of("map", mapped), {f"attr.{k}": v for k, v in pairs_of("attribute", attributes).items()})
     with opened(config) as engine, reading(engine) as session:
         scorer = load_scorer(session, id_)
@@ -89,10 +88,3 @@ def _counted(
 def _target(file: Path) -> Path:
     target = beside(file, "scored")
     return target if kind_of(target)[0] == "parquet" else target.with_suffix(".csv")
-
-
-def _form(target: Path) -> Format:
-    form, encoding = kind_of(target)
-    if form == "ndjson" or encoding != "identity":
-        raise InvalidInput([FieldError("/output", f"must end in .csv or .parquet, not as {target.name}")])
-    return form

@@ -42,6 +42,9 @@ def test_a_file_is_decided_as_the_doors_decide(running: Client, worker: Worker, 
         ("list.csv", ["--placement", "nowhere"], "nowhere"),
         ("list.csv", ["--placement", "welcome", "--map", "customer_id"], "NAME=VALUE"),
         ("list.csv", ["--placement", "welcome", "--map", "customer_id=Nope"], "'Nope'"),
+        ("list.csv", ["--placement", "welcome", "--output", "{folder}/list.csv"], "/output: is the list itself"),
+        ("list.csv", ["--placement", "welcome", "--output", "{folder}/out.csv.gz"], "/output: must end in .csv"),
+        ("list.csv", ["--placement", "welcome", "--output", "{folder}/no/out.csv"], "a folder that isn't there"),
     ],
 )
 def test_what_cannot_be_done_is_said(
@@ -50,6 +53,7 @@ def test_what_cannot_be_done_is_said(
     del running
     file = tmp_path / name
     file.write_text("customer_id\n1\n")
+    options = [one.format(folder=tmp_path) for one in options]
     ran = CliRunner().invoke(optimizer, ["decide", str(file), "--database-url", worker.config.database_url, *options])
     assert ran.exit_code != 0
     assert said in ran.output + str(ran.exception)

@@ -145,3 +145,8 @@ def test_where_three_in_ten_meet_it_the_effect_on_them_is_found_which_all_units_
     assert b["uplift"]["absolute"] - 0.09 > 4.4 * se
     assert answer["checks"]["exposure"]["status"] == "ok"
     assert answer["checks"]["sample_ratio"]["status"] in {"ok", "not_estimable"}
+
+
+def test_a_goal_that_is_the_exposure_is_refused(welcome: Client) -> None:
+    answer = welcome.put("/v1/experiments/subject", EXPERIMENT | {"exposure": "click"})
+    assert pointers(assert_problem(answer, 422, "invalid_definition")) == {"/exposure"}

@@ -1,6 +1,7 @@
 """Idempotency-Key, as draft-ietf-httpapi-idempotency-key-header-07 says it."""
 
 import threading
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from flask import Flask
 from sqlmodel import select
 
+import api.idempotency
 from api.idempotency import _Body
 from api.requests import current_request
 from experiments.access import idempotency
@@ -192,6 +194,34 @@ def test_of_requests_at_the_same_time_one_is_answered(
     assert statuses == [200]
     assert welcome.post("/v1/outcomes", CLICK, headers=KEYED).headers["Idempotent-Replayed"] == "true"
     assert n_outcomes(worker) == 1
+
+
+def test_a_claim_is_held_while_its_work_lasts(
+    welcome: Client, worker: Worker, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go_on, record = threading.Event(), threading.Event(), Recorder.record
+
+    def slowly(self: Recorder, *args: Any, **more: Any) -> Any:
+        began.set()
+        assert go_on.wait(30)
+        return record(self, *args, **more)
+
+    monkeypatch.setattr(Recorder, "record", slowly)
+    monkeypatch.setattr(api.idempotency, "RENEW_SECONDS", 0.05)
+    other = Client(app.test_client(), welcome.key)
+    first = threading.Thread(target=lambda: other.post("/v1/outcomes", CLICK, headers=KEYED))
+    first.start()
+    assert began.wait(30)
+    with transaction(worker.engine) as session:
+        almost_over = database_now(session) + timedelta(seconds=5)
+        session.exec(select(Idempotency)).one().expires_at = almost_over
+    give_up_at = time.monotonic() + 10.0
+    while rows(worker)[0].expires_at <= almost_over:
+        assert time.monotonic() < give_up_at, "the claim was not renewed"
+        time.sleep(0.05)
+    go_on.set()
+    first.join()
+    assert welcome.post("/v1/outcomes", CLICK, headers=KEYED).headers["Idempotent-Replayed"] == "true"
 
 
 def test_a_claim_of_a_killed_process_expires_after_a_minute(welcome: Client, worker: Worker) -> None:

@@ -1,6 +1,7 @@
 """A key in the address, through the real server: it works, and no log of it ever tells the key."""
 
 import http.client
+import socket
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,10 @@ def test_a_key_in_the_address_is_in_no_log(
         connection.request("GET", f"{door}?customer_id=c&key={key}", headers={"Bad Header": "x"})
         connection.getresponse().read()
         connection.close()
+        escaped = key.replace("_", "%5F")
+        with socket.create_connection(("127.0.0.1", server.port), timeout=15) as broken:
+            broken.sendall(f"GET {door}?key={escaped}&customer_id=\xc3\xa9 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert broken.recv(100).startswith(b"HTTP/1.1 400 ")
         server.terminate()
         log = server.log.read_text()
     assert "/decision" in log

@@ -189,6 +189,8 @@ def test_a_click_report_is_recorded_by_placement_customer_and_occasion(running: 
     assert response["n_outcomes"] == 1
     elsewhere = running.post(f"/v1/outcomes{query}&placement=other", data=report, headers=CSV).get_json()
     assert "attributed" not in elsewhere["statuses"]
+    slip = running.post(f"/v1/outcomes{query}&placement=welcom", data=report, headers=CSV)
+    assert_problem(slip, 404, "placement_not_found")
     with reading(worker.engine) as session:
         assert set(session.exec(select(Outcome.placement))) == {"welcome", "other"}
 
