@@ -85,6 +85,20 @@ def test_what_was_known_before_is_rarely_refused_though_weights_move() -> None:
     assert binomtest(alarms, 1_600, 0.05, alternative="greater").pvalue > 0.001
 
 
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
+def test_rare_values_are_not_refused_where_a_variant_is_rare(share: float) -> None:
+    """60 categories of some 40 units: at a level of .001, two of 60 worlds would be an accident of one in 500."""
+    refused = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        category = np.where(rng.random(16_000) < 0.15, rng.integers(1, 61, 16_000), 0).astype(float)
+        variant = (rng.random(16_000) < share).astype(int)
+        propensities = np.tile([1.0 - share, share], (16_000, 1))
+        found = imbalance(category[:, np.newaxis], variant, propensities=propensities, categorical=(0,))
+        refused += int(found[0] < 0.001)
+    assert refused <= 1
+
+
 @pytest.mark.parametrize("kind", ["number", "missing", "category"])
 def test_what_the_variant_has_changed_is_found(kind: str) -> None:
     rng = np.random.default_rng(3)
