@@ -59,7 +59,7 @@ class UpliftLearner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
             propensities: Of every variant as logged, all > 0, shape (n_units, n_variants).
             fold: Fold of each unit in [0, n_folds), the same for all units of one customer; None: round robin.
         Raises:
-            InvalidArgument: Shapes differ, a variant has no units or no propensity, or a model of the wrong kind.
+            InvalidArgument: Shapes differ, a variant has no units or no propensity, or a model is of the wrong kind.
         """
         units = _Units.of(X, y, variant=variant, propensities=propensities, fold=fold, n_folds=self.n_folds)
         self.n_features_in_ = units.x.shape[1]
@@ -214,6 +214,8 @@ class _Units:
             raise InvalidArgument(
                 "propensities", "are not positive everywhere: effects of what can't be had are unknown"
             )
+        if index.size and not 0 <= index.min() <= index.max() < shares.shape[1]:
+            raise InvalidArgument("variant", f"names others than the {shares.shape[1]} that have propensities")
         for one in range(shares.shape[1]):
             for part in range(n_folds):
                 if not ((index == one) & (folds != part)).any():

@@ -128,6 +128,8 @@ def test_effects_are_no_classes(learner: type[UpliftLearner]) -> None:
     ("change", "name"),
     [
         ({"variant": np.zeros(60, dtype=int)}, "variant"),
+        ({"variant": np.arange(60) % 4}, "variant: names others"),
+        ({"variant": np.arange(60) % 4 - 1}, "variant: names others"),
         ({"propensities": np.ones((60, 1))}, "propensities"),
         ({"propensities": np.tile([1.0, 0.0, 0.0], (60, 1))}, "propensities"),
         ({"propensities": np.full((60, 3), np.nan)}, "propensities"),
