@@ -20,6 +20,7 @@ from optimizer.uplift.curves import (
     uplift_curve,
 )
 from optimizer.uplift.heterogeneity import Calibration, Tenth, by_tenth, calibration
+from optimizer.uplift.policies import affordable
 from optimizer.uplift.policy_value import (
     SMALLEST_EFFECTIVE_UNITS,
     Estimate,
@@ -29,7 +30,7 @@ from optimizer.uplift.policy_value import (
     stable_weights,
     value_of,
 )
-from optimizer.uplift.study import Held
+from optimizer.uplift.study import Held, Settings
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -81,7 +82,8 @@ class PolicyJudgement:
         gain: Over control for all, paired.
         n_effective: Equally weighted units that its value rests on.
         shares: Of units that get each variant, shape (n_variants,).
-        over_simple: The policy's paired difference over each simple policy, by its name; empty for simple ones.
+        over_simple: The policy's paired difference over each simple policy that keeps to the budget, by its name; empty
+            for simple ones.
     """
 
     name: str
@@ -130,17 +132,18 @@ class Judgement:
     reason: str
 
 
-def judge(held: Held, *, rng: np.random.Generator) -> Judgement:
+def judge(held: Held, settings: Settings, *, rng: np.random.Generator) -> Judgement:
     """Judge predictions and policies on held-out units.
 
     Args:
         held: Of ``study``.
+        settings: What it was made with: under a budget, targeting need not beat what the budget forbids.
         rng: For the bootstrap.
     """
     variants = [_variant(held, one, rng=rng) for one in range(1, held.units.n_variants)]
     adjusted = holm([one.p_value for one in variants])
     variants = [replace(one, p_value=value) for one, value in zip(variants, adjusted, strict=True)]
-    policies = _policies(held)
+    policies = _policies(held, affordable(settings.cost, budget=settings.budget))
     tree = next(one for one in policies if one.name == "tree")
     base = abs(float(held.values[:, 0].mean()))
     verdict, reason = _verdict(tree, policies[0], base=base, p_value=min(adjusted))
@@ -222,8 +225,9 @@ def _thinned(curve: Curve) -> Curve:
     return Curve(share, np.interp(share * n, curve.n_units, curve.gain) / n)
 
 
-def _policies(held: Held) -> list[PolicyJudgement]:
+def _policies(held: Held, is_affordable: NDArray[np.bool_]) -> list[PolicyJudgement]:
     everyone = {str(one): np.full_like(held.for_all, one) for one in range(held.units.n_variants)}
+    beyond = {str(one) for one in np.flatnonzero(~is_affordable)}
     simple = {"segment_winners": held.by_segment, "best_for_all": held.for_all} | everyone
     targeted = {"model": held.by_model, "tree": held.by_tree}
     return [
@@ -238,9 +242,11 @@ def _policies(held: Held) -> list[PolicyJudgement]:
             gain=_difference(held, choice, instead_of=everyone["0"]),
             n_effective=effective_units(held.units.variant, propensities=held.units.propensities, choice=choice),
             shares=np.bincount(choice, minlength=held.units.n_variants) / choice.size,
-            over_simple={key: _difference(held, choice, instead_of=other) for key, other in simple.items()}
-            if name in targeted
-            else {},
+            over_simple={
+                key: _difference(held, choice, instead_of=other)
+                for key, other in simple.items()
+                if name in targeted and key not in beyond
+            },
         )
         for name, choice in (targeted | simple).items()
     ]

@@ -6,7 +6,8 @@ missing values lie below every cut; categories are ordered by how far the varian
 them, so that unknown ones are on that variant's side.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -91,11 +92,33 @@ def fit_policy_tree(
 
 def choices(tree: Node, x: ArrayLike) -> Index:
     """The variant that a tree chooses for each row of attributes, shape (n_units,)."""
+    return np.array([leaf.choice for leaf in leaves(tree)], dtype=np.intp)[leaf_of(tree, x)]
+
+
+def leaves(tree: Node) -> list[Leaf]:
+    """All leaves, from below to above."""
+    return [tree] if isinstance(tree, Leaf) else [*leaves(tree.below), *leaves(tree.above)]
+
+
+def leaf_of(tree: Node, x: ArrayLike) -> Index:
+    """Which of ``leaves`` each row of attributes is in, shape (n_units,)."""
     matrix = np.asarray(x, dtype=np.float64)
     if isinstance(tree, Leaf):
-        return np.full(len(matrix), tree.choice, dtype=np.intp)
-    above = tree.is_above(matrix)
-    return np.where(above, choices(tree.above, matrix), choices(tree.below, matrix))
+        return np.zeros(len(matrix), dtype=np.intp)
+    above = len(leaves(tree.below)) + leaf_of(tree.above, matrix)
+    return np.where(tree.is_above(matrix), above, leaf_of(tree.below, matrix))
+
+
+def with_choices(tree: Node, choice: Sequence[int]) -> Node:
+    """The same tree with another choice for each of ``leaves``; two of one split that then choose alike become one."""
+    if isinstance(tree, Leaf):
+        return replace(tree, choice=int(choice[0]))
+    n_below = len(leaves(tree.below))
+    below, above = with_choices(tree.below, choice[:n_below]), with_choices(tree.above, choice[n_below:])
+    if isinstance(below, Leaf) and isinstance(above, Leaf) and below.choice == above.choice:
+        n_units = below.n_units + above.n_units
+        return Leaf(below.choice, n_units, (below.n_units * below.value + above.n_units * above.value) / n_units)
+    return replace(tree, below=below, above=above)
 
 
 @dataclass(frozen=True, slots=True)

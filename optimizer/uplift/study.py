@@ -92,6 +92,11 @@ class Settings:
         """What all models take."""
         return {"categorical": self.categorical, "rounds": self.rounds, "seed": self.seed}
 
+    @property
+    def of_trees(self) -> dict[str, Any]:
+        """What policy trees take."""
+        return {"categorical": self.categorical, "depth": self.depth, "budget": self.budget}
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -207,7 +212,7 @@ def study(units: Units, settings: Settings, *, progress: Progress = lambda _shar
     model = _fitted(units, settings, is_final=True)
     gain = model.gain(units.x, settings.cost)
     purse = Purse.of(gain, settings.cost, budget=settings.budget)
-    tree = policy_tree(units.x, purse.net(gain), depth=settings.depth, categorical=settings.categorical)
+    tree = policy_tree(units.x, gain, purse=purse, **settings.of_trees)
     progress(1.0)
     return Study(_joined(parts), model, tree, purse.price)
 
@@ -217,13 +222,18 @@ def _judged(before: Units, after: Units, *, settings: Settings, part: int) -> He
     model = _fitted(before, settings, is_final=False)
     gain_before = model.gain(before.x, settings.cost)
     purse = Purse.of(gain_before, settings.cost, budget=settings.budget)
-    tree = policy_tree(before.x, purse.net(gain_before), depth=settings.depth, categorical=settings.categorical)
+    tree = policy_tree(before.x, gain_before, purse=purse, **settings.of_trees)
     uplift = model.uplift(after.x)
     gain, mean = model.gain(after.x, settings.cost, uplift=uplift), model.mean(after.x)
     worth = model.mean_worth(after.x, mean)
     seen = {"propensities": after.propensities}
     winners, for_all = segment_winners(
-        before.worth, before.variant, propensities=before.propensities, cost=settings.cost, segment=before.segment
+        before.worth,
+        before.variant,
+        propensities=before.propensities,
+        cost=settings.cost,
+        segment=before.segment,
+        budget=settings.budget,
     )
     return Held(
         units=after,

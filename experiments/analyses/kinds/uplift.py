@@ -78,7 +78,7 @@ def compute(data: Seen, *, progress: Progress) -> Finding:
         seed=seed,
     )
     found = study(sample.units, settings, progress=lambda share: progress(0.9 * share))
-    judgement = judge(found.held, rng=np.random.default_rng(seed))
+    judgement = judge(found.held, settings, rng=np.random.default_rng(seed))
     features = data.units.features
     result = answer(data.source, sample, study=found, judgement=judgement, features=features, began=began)
     model = packed(found, features=features, variants=sample.variants, cost=sample.cost)

@@ -11,7 +11,8 @@ from scipy.stats import binomtest
 from optimizer.errors import InvalidArgument
 from optimizer.uplift.balance import imbalance
 from optimizer.uplift.folds import chronological_folds
-from optimizer.uplift.policies import Purse, segment_winners
+from optimizer.uplift.policies import Purse, policy_tree, segment_winners
+from optimizer.uplift.policy_tree import choices
 from optimizer.uplift.policy_value import difference_of, doubly_robust_scores, stable_weights
 from tests.optimizer.uplift.worlds import CATEGORY, world
 
@@ -41,6 +42,37 @@ def test_a_budget_that_does_not_bind_has_no_price_and_one_that_can_not_be_kept_i
     assert Purse.of(gain, np.array([0.0, 1.0]), budget=0.0).choose(gain).tolist() == [0, 0]
     with pytest.raises(InvalidArgument, match="even the cheapest"):
         Purse.of(gain, np.array([0.0, 1.0]), budget=-0.5)
+
+
+def test_a_tree_keeps_to_the_budget_where_it_can_not_tell_who_gains_most() -> None:
+    """A tenth gains 10, all others .5, by no attribute; above the cut all gain 1 more. Half may get the variant.
+
+    At the model's price, which is below 1.5, more than half gain in either leaf.
+    """
+    rng = np.random.default_rng(2)
+    x = rng.random((4_000, 1))
+    gain = np.column_stack([np.zeros(4_000), np.where(rng.random(4_000) < 0.1, 10.0, 0.5) + (x[:, 0] >= 0.55)])
+    purse = Purse.of(gain, np.array([0.0, 1.0]), budget=0.5)
+    tree = policy_tree(x, gain, purse=purse, budget=0.5, depth=1, categorical=())
+    chosen = choices(tree, x)
+    assert 0.4 < chosen.mean() <= 0.5
+    assert gain[chosen == 1].mean() > gain[chosen == 0].mean()
+
+
+def test_segments_winners_keep_to_the_budget() -> None:
+    """By hand: variant 1 gains .6 in segment 0 and .3 in segment 1, for .2; a budget of .1 is enough for one."""
+    segment, variant = np.repeat([0, 1], 400), np.tile([0, 1], 400)
+    worth = np.where(segment == 0, 0.8, 0.5) * variant
+    for budget, winners, for_all in ((None, {0: 1, 1: 1}, 1), (0.1, {0: 1, 1: 0}, 0)):
+        found = segment_winners(
+            worth,
+            variant,
+            propensities=np.full((800, 2), 0.5),
+            cost=np.array([0.0, 0.2]),
+            segment=segment,
+            budget=budget,
+        )
+        assert found == (winners, for_all)
 
 
 def test_segments_have_winners_of_their_own_where_they_have_units() -> None:

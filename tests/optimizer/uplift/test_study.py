@@ -39,7 +39,7 @@ def test_targeting_is_worth_it_where_effects_differ(*, is_bandit: bool) -> None:
     """Each customer's right variant gains .15 (but for the twentieth without the attribute), any variant for all 0."""
     made = world(np.random.default_rng(2), is_bandit=is_bandit)
     found = _study(made.units)
-    said = judge(found.held, rng=np.random.default_rng(3))
+    said = judge(found.held, _settings(), rng=np.random.default_rng(3))
     assert said.verdict == "personalise", said.reason
     tree = next(one for one in said.policies if one.name == "tree")
     assert tree.gain.interval[0] < 0.15 * 0.95 < tree.gain.interval[1]
@@ -53,7 +53,7 @@ def test_targeting_is_not_sold_where_effects_are_alike() -> None:
     verdicts = []
     for seed in range(6):
         made = world(np.random.default_rng(100 + seed), n=2_000, strength=0.0)
-        verdicts.append(judge(_study(made.units, rounds=5).held, rng=np.random.default_rng(seed)).verdict)
+        verdicts.append(judge(_study(made.units, rounds=5).held, _settings(), rng=np.random.default_rng(seed)).verdict)
     assert "personalise" not in verdicts
 
 
@@ -74,6 +74,25 @@ def test_a_budget_bounds_what_is_spent() -> None:
     assert 0.0025 < spent[1] < 0.006  # the price is that of earlier customers, for whom more seems to be gained
     assert free.price == 0.0
     assert bound.price > 0.0
+
+
+def test_targeting_need_not_beat_what_the_budget_forbids() -> None:
+    """All gain by variant 1, some more: it is best for all, but only every second unit may get it."""
+    made = world(np.random.default_rng(13))
+    x, draws = made.units.x[:, 0], np.random.default_rng(14).random(4_000)
+    chance = np.where(made.units.variant == 1, np.where(x > 0.0, 0.6, 0.3), 0.2)
+    outcome = (draws < chance).astype(np.float64)
+    units, cost = replace(made.units, outcome=outcome, worth=outcome), np.array([0.0, 0.02, 0.02])
+    free, bound = _settings(cost=cost), _settings(cost=cost, budget=0.01)
+    forbidden = judge(study(units, free).held, free, rng=np.random.default_rng(1))
+    assert forbidden.verdict != "personalise"
+    held = study(units, bound).held
+    assert cost[held.by_tree].mean() < 0.011
+    said = judge(held, bound, rng=np.random.default_rng(1))
+    assert said.verdict == "personalise", said.reason
+    tree = next(one for one in said.policies if one.name == "tree")
+    assert {*tree.over_simple} == {"segment_winners", "best_for_all", "0"}
+    assert {one.name for one in said.policies} >= {"0", "1", "2"}
 
 
 def test_nothing_that_judges_has_been_learnt_from() -> None:
