@@ -14,6 +14,7 @@ from experiments.catalog.definitions import ExperimentDefinition
 from experiments.review import reading as of_series
 from experiments.review.guardrails import find
 from experiments.review.money import costs_of
+from experiments.uplift.errors import BudgetWithoutCosts
 from experiments.uplift.features import categorical
 from experiments.uplift.sample import Sample, Worth, sample_of
 from experiments.uplift.stored import packed
@@ -44,6 +45,8 @@ def read(session: Session, job: Job) -> Seen:
     keys = tuple(variant.key for variant in variants)
     wanted = Wanted(series, metric, goal, keys, job.as_of, request.attributes)
     costs = costs_of([variant.cost for variant in variants])
+    if request.budget_per_1000 is not None and not costs.per_decision.any():
+        raise BudgetWithoutCosts
     definition = ExperimentDefinition.model_validate(experiment.body)
     harmful = find(session, series, definition=definition, as_of=job.as_of).of(None).refused
     gone = {variant.key: "It was retired." for variant in variants if variant.retired_at is not None}
