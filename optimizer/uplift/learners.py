@@ -7,7 +7,7 @@ units are fitted on folds, so that no unit's outcome predicts itself.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -113,7 +113,7 @@ class TLearner(UpliftLearner):
         self.fitted_ = _by_variant(self.model, units)
 
     def _effects(self, x: Floats) -> Floats:
-        means = _outcomes(self.fitted_, x)
+        means = predictions(self.fitted_, x)
         return means[:, 1:] - means[:, :1]
 
 
@@ -124,7 +124,9 @@ class XLearner(UpliftLearner):
     """
 
     def _learn(self, units: "_Units") -> None:
-        means = _outcomes(_by_variant(self.model, units), units.x)  # each side's units have not seen the other's model
+        means = predictions(
+            _by_variant(self.model, units), units.x
+        )  # each side's units have not seen the other's model
         control = units.variant == 0
         self.sides_, self.share_ = [], []
         for one in range(1, self.n_variants_):
@@ -287,14 +289,14 @@ def predicted(model: Any, x: Floats) -> Floats:
     return np.asarray(chances[:, known].sum(axis=1), dtype=np.float64)
 
 
-def _by_variant(model: Any, units: _Units, *, among: NDArray[np.bool_] | None = None) -> list[Any]:
-    inside = np.ones(units.y.size, dtype=np.bool_) if among is None else among
-    chosen = [inside & (units.variant == one) for one in range(units.propensities.shape[1])]
-    return [_fitted_on(rows, model, units=units, y=units.y) for rows in chosen]
-
-
-def _outcomes(models: list[Any], x: Floats) -> Floats:
+def predictions(models: Sequence[Any], x: Floats) -> Floats:
+    """Of each model, as ``predicted``, shape (n_units, n_models)."""
     return np.column_stack([predicted(model, x) for model in models])
+
+
+def _by_variant(model: Any, units: _Units) -> list[Any]:
+    chosen = [units.variant == one for one in range(units.propensities.shape[1])]
+    return [_fitted_on(rows, model, units=units, y=units.y) for rows in chosen]
 
 
 def _cross_fitted_outcomes(model: Any, units: _Units) -> Floats:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from optimizer.errors import InvalidArgument, NoVariation
 from optimizer.uplift.folds import chronological_folds
-from optimizer.uplift.learners import UpliftLearner, predicted
+from optimizer.uplift.learners import UpliftLearner, predictions
 from optimizer.uplift.models import ROUNDS, learner_of, outcome_model
 from optimizer.uplift.policies import Purse, policy_tree, segment_winners
 from optimizer.uplift.policy_tree import Node, choices
@@ -52,11 +52,6 @@ class Units:
     def n_variants(self) -> int:
         """Control among them."""
         return int(self.propensities.shape[1])
-
-    @property
-    def is_binary(self) -> bool:
-        """Whether all outcomes are 0 or 1."""
-        return bool(((self.outcome == 0.0) | (self.outcome == 1.0)).all())
 
     def among(self, rows: NDArray[np.bool_] | Index) -> Self:
         """Some of the units."""
@@ -138,11 +133,11 @@ class Model:
 
     def mean(self, x: Floats) -> Floats:
         """Predicted outcomes, shape (n_units, n_models)."""
-        return _stacked(self.outcomes, x)
+        return predictions(self.outcomes, x)
 
     def mean_worth(self, x: Floats, mean: Floats) -> Floats:
         """Predicted worth before the cost of decisions, the same shape."""
-        return _stacked(self.worths, x) if self.worths else self.scale * mean + self.shift
+        return predictions(self.worths, x) if self.worths else self.scale * mean + self.shift
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,10 +275,6 @@ def _of_variant(units: Units, y: Floats, *, one: int, settings: Settings) -> Any
 
 def _is_binary(y: Floats) -> bool:
     return bool(((y == 0.0) | (y == 1.0)).all())
-
-
-def _stacked(models: tuple[Any, ...], x: Floats) -> Floats:
-    return np.column_stack([predicted(model, x) for model in models])
 
 
 def _line(outcome: Floats, worth: Floats) -> tuple[float, float] | None:
