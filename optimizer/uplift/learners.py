@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 _ALIKE = 1e-9  # propensities that differ by less are the same
+_LARGEST = float(np.finfo(np.float32).max)  # that a tree takes
 _NEAR = 0.05  # weights that all differ from 1 by less cost time and change nothing
 
 
@@ -242,7 +243,8 @@ class _Units:
         fewest = max(20, self.y.size // 200)
         expected = DecisionTreeRegressor(min_samples_leaf=fewest, max_leaf_nodes=200, random_state=0)
         rows = np.arange(self.y.size)
-        mean = expected.fit(self.x, self.propensities).predict(self.x)[rows, self.variant]
+        x = np.clip(self.x, -_LARGEST, _LARGEST)
+        mean = expected.fit(x, self.propensities).predict(x)[rows, self.variant]
         weight: Floats = mean / self.propensities[rows, self.variant]
         return None if float(np.abs(weight - 1.0).max()) < _NEAR else weight
 
