@@ -159,6 +159,9 @@ def test_a_file_that_names_other_types_is_not_read(engine: Engine) -> None:
         unpacked(dumps({"version": 1, "learner": __import__("fractions").Fraction(1, 2)}))
     with pytest.raises(ModelUnreadable):
         unpacked(b"\x80\x04nonsense")
+    for other in ([1], "text", {"version": 1}):
+        with pytest.raises(ModelUnreadable):
+            unpacked(dumps(other))
     with pytest.raises(ModelUnreadable, match="version is 99, not 1"):
         unpacked(dumps({"version": 99}))
     with pytest.raises(ModelUnreadable, match="fitted with scikit-learn"):
