@@ -134,13 +134,13 @@ class _Cuts:
     def of(cls, values: Floats, gamma: Floats, *, is_categorical: bool) -> Self:
         known = np.isfinite(values)
         if is_categorical:
-            codes = np.unique(values[known]).astype(int)
+            codes, code = np.unique(values[known], return_inverse=True)
             best = int(gamma.mean(axis=0).argmax())
             falls_short = np.delete(gamma, best, axis=1).max(axis=1) - gamma[:, best]
-            order = tuple(sorted(codes.tolist(), key=lambda code: float(falls_short[values == code].mean())))
-            place = {code: 1 + at for at, code in enumerate(order)}
-            bins = np.array([place[int(one)] if is_known else 0 for one, is_known in zip(values, known, strict=True)])
-            return cls(bins.astype(np.intp), len(order) + 1, np.zeros(0), order)
+            order = np.argsort(np.bincount(code, weights=falls_short[known]) / np.bincount(code), kind="stable")
+            bins = np.zeros(values.size, dtype=np.intp)
+            bins[known] = 1 + np.argsort(order)[code]
+            return cls(bins, codes.size + 1, np.zeros(0), tuple(codes[order].astype(int).tolist()))
         shares = np.linspace(0.0, 1.0, MAX_CUTS + 1)
         cuts = np.unique(np.quantile(values[known], shares, method="inverted_cdf")) if known.any() else np.zeros(0)
         bins = np.where(known, np.searchsorted(cuts, values, side="right"), 0)
