@@ -140,6 +140,33 @@ def test_worth_that_is_no_multiple_of_the_outcome_has_a_model_of_its_own() -> No
     assert (found.held.by_tree == 2).mean() > 0.3
 
 
+def test_targeting_is_worth_it_where_responses_cost_more_of_some_than_of_others() -> None:
+    """All respond more by .1, who would respond anyway with .8 or .1; a response with the variant costs .2.
+
+    So the first lose .9 x .2 - .1 = .08 by it, and the others gain .1 - .2 x .2 = .06: .03 a unit if only these get it.
+    """
+    rng, n = np.random.default_rng(15), 8_000
+    x, variant = rng.normal(size=(n, 2)), rng.integers(0, 2, n)
+    outcome = (rng.random(n) < np.where(x[:, 0] > 0.0, 0.8, 0.1) + 0.1 * variant).astype(np.float64)
+    nothing = np.zeros(n, dtype=np.intp)
+    units = Units(
+        x=x,
+        outcome=outcome,
+        worth=outcome - 0.2 * outcome * variant,
+        variant=variant,
+        customer=np.arange(n),
+        segment=nothing,
+        block=nothing,
+        propensities=np.full((n, 2), 0.5),
+    )
+    given = _settings(cost=np.zeros(2))
+    said = judge(study(units, given).held, given, rng=rng)
+    assert said.verdict == "personalise", said.reason
+    assert said.variants[0].p_value > 0.05
+    tree = next(one for one in said.policies if one.name == "tree")
+    assert tree.gain.interval[0] < 0.03 < tree.gain.interval[1]
+
+
 def test_progress_comes_to_its_end() -> None:
     seen: list[float] = []
     study(world(np.random.default_rng(11), n=1_000).units, _settings(rounds=5), progress=seen.append)
