@@ -16,7 +16,7 @@ from experiments.review.guardrails import find
 from experiments.review.money import costs_of
 from experiments.uplift.errors import BudgetWithoutCosts
 from experiments.uplift.features import categorical
-from experiments.uplift.sample import Sample, Worth, sample_of
+from experiments.uplift.sample import Sample, sample_of
 from experiments.uplift.stored import packed
 from experiments.uplift.units import UnitsRead, Wanted, read_units
 from optimizer.uplift.judging import judge
@@ -45,8 +45,6 @@ def read(session: Session, job: Job) -> Seen:
     keys = tuple(variant.key for variant in variants)
     wanted = Wanted(series, metric, goal, keys, job.as_of, request.attributes)
     costs = costs_of([variant.cost for variant in variants])
-    if request.budget_per_1000 is not None and not costs.per_decision.any():
-        raise BudgetWithoutCosts
     definition = ExperimentDefinition.model_validate(experiment.body)
     harmful = find(session, series, definition=definition, as_of=job.as_of).of(None).refused
     gone = {variant.key: "It was retired." for variant in variants if variant.retired_at is not None}
@@ -58,8 +56,11 @@ def read(session: Session, job: Job) -> Seen:
         wanted,
         live=[key for key in keys if key not in left_out],
         control=control,
-        worth=Worth(request.margin, costs.per_response, costs.per_decision),
+        costs=costs,
+        margin=request.margin,
     )
+    if request.budget_per_1000 is not None and not sample.cost.any():
+        raise BudgetWithoutCosts
     return Seen(Source(request, wanted, left_out, units.fingerprint), units, sample)
 
 
