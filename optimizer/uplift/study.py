@@ -270,7 +270,9 @@ def _of_variant(units: Units, y: Floats, *, one: int, settings: Settings) -> Any
     if not rows.any():
         raise InvalidArgument("variant", f"{one} has no units among the first {rows.size}")
     model = outcome_model(is_binary=_is_binary(y), **settings.of_models)
-    return model.fit(units.x[rows], y[rows], sample_weight=1.0 / units.propensities[rows, one])
+    weight = 1.0 / units.propensities[rows, one]
+    is_even = np.ptp(weight) <= 1e-9 * weight.max()  # scikit-learn takes twenty times as long to bin weighted units
+    return model.fit(units.x[rows], y[rows], sample_weight=None if is_even else weight / weight.mean())
 
 
 def _is_binary(y: Floats) -> bool:

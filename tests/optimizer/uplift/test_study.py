@@ -7,6 +7,7 @@ import pytest
 
 from optimizer.errors import InvalidArgument, NoVariation
 from optimizer.uplift.judging import holm, judge
+from optimizer.uplift.models import outcome_model
 from optimizer.uplift.study import Settings, Study, Units, study
 from tests.optimizer.uplift.worlds import CATEGORY, world
 
@@ -165,6 +166,15 @@ def test_targeting_is_worth_it_where_responses_cost_more_of_some_than_of_others(
     assert said.variants[0].p_value > 0.05
     tree = next(one for one in said.policies if one.name == "tree")
     assert tree.gain.interval[0] < 0.03 < tree.gain.interval[1]
+
+
+def test_where_propensities_are_alike_all_units_count_alike() -> None:
+    """Control's outcomes are learnt as scikit-learn's boosting learns them from control's units, without weights."""
+    units = world(np.random.default_rng(16), n=1_000).units
+    of_control = units.variant == 0
+    plain = outcome_model(is_binary=True, rounds=5, seed=3).fit(units.x[of_control], units.outcome[of_control])
+    found = _study(units, rounds=5, seed=3).model.mean(units.x)[:, 0]
+    assert np.array_equal(found, plain.predict_proba(units.x)[:, 1])
 
 
 def test_progress_comes_to_its_end() -> None:
