@@ -40,6 +40,7 @@ STATUS: Final[Mapping[type[ExperimentsError], int]] = {
     of_analyses.TooFewSegments: 422,
     of_analyses.TooManyAnalyses: 429,
     of_analyses.TooManySegments: 422,
+    of_uplift.BudgetWithoutCosts: 422,
     of_uplift.ConstantOutcome: 422,
     of_uplift.FewEffectiveUnits: 422,
     of_uplift.MarginMissing: 422,

@@ -44,7 +44,7 @@ class UpliftRequest(AnalysisRequest):
 
     ``attributes``: only these (absent: all that decisions carry). ``learner``: s, t, x, r or dr. ``margin``: what one
     unit of the metric is worth; needed where variants cost money and the metric is none. ``budget_per_1000``: what
-    1,000 decisions may cost more than control's, at most. ``depth``: of the policy tree. ``rounds``: of boosting.
+    1,000 decisions may themselves cost more than control's, at most. ``depth``: of the tree. ``rounds``: of boosting.
     """
 
     kind: Literal["uplift"]

@@ -98,6 +98,18 @@ class MarginMissing(AnalysisRefused):
         super().__init__(f"Variants cost money and metric {metric!r} is none: say what one of it is worth with margin.")
 
 
+class BudgetWithoutCosts(AnalysisRefused):
+    """A budget where no decision costs anything."""
+
+    code = "budget_without_costs"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A budget bounds costs per decision, and no variant has any (costs per response lower net values instead):"
+            " leave budget_per_1000 out."
+        )
+
+
 class ModelNotFound(ExperimentsError):
     """An analysis without a stored model."""
 

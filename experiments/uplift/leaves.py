@@ -86,14 +86,12 @@ def _mean(values: NDArray[np.float64], customer: NDArray[np.intp]) -> Estimate |
     return mean_of(values, customer=customer) if np.unique(customer).size > 1 else None
 
 
-def _paths(
-    node: Node, above: tuple[tuple[Split, bool], ...] = ()
-) -> Iterator[tuple[tuple[tuple[Split, bool], ...], Leaf]]:
+def _paths(node: Node, path: _Path = ()) -> Iterator[tuple[_Path, Leaf]]:
     if isinstance(node, Leaf):
-        yield above, node
+        yield path, node
         return
-    yield from _paths(node.below, (*above, (node, False)))
-    yield from _paths(node.above, (*above, (node, True)))
+    yield from _paths(node.below, (*path, (node, False)))
+    yield from _paths(node.above, (*path, (node, True)))
 
 
 def _group(choice: int, uplift: Sequence[Estimate | None], *, base: Estimate | None, mean: float) -> Group:

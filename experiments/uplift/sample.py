@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.review.money import Costs
 from experiments.uplift.errors import (
     ConstantOutcome,
     FewEffectiveUnits,
@@ -30,21 +31,6 @@ FALSE_REFUSALS: Final = 0.001  # of attributes that were measured before, over a
 
 
 @dataclass(frozen=True, slots=True)
-class Worth:
-    """What outcomes bring and variants cost; ``margin`` None: not said.
-
-    Attributes:
-        margin: Money per unit of the metric.
-        per_response: By variant, shape (n_variants,), as the next.
-        per_decision: By variant.
-    """
-
-    margin: float | None
-    per_response: Floats
-    per_decision: Floats
-
-
-@dataclass(frozen=True, slots=True)
 class Sample:
     """Units that can be compared.
 
@@ -61,7 +47,9 @@ class Sample:
     n_left_out: int
 
 
-def sample_of(read: UnitsRead, wanted: Wanted, *, live: Sequence[str], control: str, worth: Worth) -> Sample:
+def sample_of(
+    read: UnitsRead, wanted: Wanted, *, live: Sequence[str], control: str, costs: Costs, margin: float | None
+) -> Sample:
     """Choose and check.
 
     Args:
@@ -69,7 +57,8 @@ def sample_of(read: UnitsRead, wanted: Wanted, *, live: Sequence[str], control: 
         wanted: What was read.
         live: Keys of the variants that a policy could choose; control is compared anyway.
         control: Its key.
-        worth: Margin and costs, by the series' variants.
+        costs: By the series' variants.
+        margin: Money per unit of the metric; None: not said.
     Raises:
         NoAttributes: Nothing to target by.
         NoControl: Nobody got control.
@@ -82,6 +71,7 @@ def sample_of(read: UnitsRead, wanted: Wanted, *, live: Sequence[str], control: 
     """
     chosen = [control, *(key for key in wanted.variants if key in live and key != control)]
     at = [wanted.variants.index(key) for key in chosen]
+    own = Costs(costs.per_response[at], costs.per_decision[at])
     if not read.features:
         raise NoAttributes(None if wanted.attributes is None else sorted(wanted.attributes))
     shares = read.propensities[:, at]
@@ -101,14 +91,15 @@ def sample_of(read: UnitsRead, wanted: Wanted, *, live: Sequence[str], control: 
     units = Units(
         x=x,
         outcome=_benefit(y, wanted),
-        worth=_worth(y, read.responded[comparable], variant=variant, wanted=wanted, worth=_of(worth, at)),
+        worth=_signed(y, wanted) * _margin(wanted, own, said=margin)
+        - own.per_response[variant] * read.responded[comparable],
         variant=variant,
         customer=np.unique(read.customer[comparable], return_inverse=True)[1].astype(np.intp),
         segment=read.segment[comparable],
         block=read.day[comparable],
         propensities=propensities,
     )
-    return Sample(units, tuple(chosen), worth.per_decision[at], int((~comparable).sum()))
+    return Sample(units, tuple(chosen), own.per_decision, int((~comparable).sum()))
 
 
 def _check_counts(read: UnitsRead, comparable: NDArray[np.bool_], *, at: Sequence[int], keys: Sequence[str]) -> None:
@@ -153,32 +144,19 @@ def _check_balance(read: UnitsRead, x: Floats, *, variant: NDArray[np.intp], pro
 
 def _benefit(y: Floats, wanted: Wanted) -> Floats:
     """Outcomes turned so that more is better: what is 0 or 1 stays so."""
-    if wanted.metric.higher_is_better:
-        return y
-    return 1.0 - y if wanted.metric.kind == "binary" else -y
+    if wanted.metric.kind == "binary" and not wanted.metric.higher_is_better:
+        return 1.0 - y
+    return _signed(y, wanted)
 
 
-def _of(worth: Worth, at: Sequence[int]) -> Worth:
-    return Worth(worth.margin, worth.per_response[list(at)], worth.per_decision[list(at)])
+def _signed(y: Floats, wanted: Wanted) -> Floats:
+    return y if wanted.metric.higher_is_better else -y
 
 
-def _worth(
-    y: Floats, responded: NDArray[np.bool_], *, variant: NDArray[np.intp], wanted: Wanted, worth: Worth
-) -> Floats:
-    margin = margin_of(wanted, worth)
-    sign = 1.0 if wanted.metric.higher_is_better else -1.0
-    return np.asarray(sign * margin * y - worth.per_response[variant] * responded, dtype=np.float64)
-
-
-def margin_of(wanted: Wanted, worth: Worth) -> float:
-    """What one unit of the metric is worth: as said; else 1, where that means something.
-
-    Raises:
-        MarginMissing: Costs stand against a metric that is no money.
-    """
-    if worth.margin is not None:
-        return worth.margin
-    is_costly = bool(worth.per_response.any() or worth.per_decision.any())
-    if is_costly and not (wanted.metric.kind == "mean" and wanted.metric.higher_is_better):
+def _margin(wanted: Wanted, costs: Costs, *, said: float | None) -> float:
+    """What one unit of the metric is worth: as said; else 1, where that means something."""
+    if said is not None:
+        return said
+    if costs.any and not (wanted.metric.kind == "mean" and wanted.metric.higher_is_better):
         raise MarginMissing(wanted.metric.key)
     return 1.0

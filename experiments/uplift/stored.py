@@ -105,13 +105,13 @@ def unpacked(file: bytes) -> Scorer:
     from skops.io import loads
 
     try:
-        held: dict[str, Any] = loads(file, trusted=list(_TRUSTED))
-    except _NO_MODEL as error:  # TypeError: a type that is not trusted
+        held: dict[str, Any] = dict(loads(file, trusted=list(_TRUSTED)))
+    except _NO_MODEL as error:  # TypeError: a type that is not trusted, or no mapping
         raise ModelUnreadable(str(error)[:200]) from error
     if held.get("version") != VERSION:
         raise ModelUnreadable(f"its version is {held.get('version')!r}, not {VERSION}")
-    if held["scikit-learn"] != _scikit_learn():
-        raise ModelUnreadable(f"it was fitted with scikit-learn {held['scikit-learn']}, here is {_scikit_learn()}")
+    if held.get("scikit-learn") != _scikit_learn():
+        raise ModelUnreadable(f"it was fitted with scikit-learn {held.get('scikit-learn')}, here is {_scikit_learn()}")
     cost = np.asarray(held["cost"], dtype=np.float64)
     model = Model(
         learner=held["learner"],

@@ -25,10 +25,15 @@ def imbalance(x: Floats, variant: Index, *, propensities: Floats, categorical: t
         categorical: Columns of codes.
     """
     surprise = (variant[:, np.newaxis] == np.arange(propensities.shape[1])) - propensities
-    return np.array([_column(x[:, one], surprise, is_category=one in categorical) for one in range(x.shape[1])])
+    return np.array(
+        [
+            _column(x[:, one], surprise, propensities=propensities, is_category=one in categorical)
+            for one in range(x.shape[1])
+        ]
+    )
 
 
-def _column(values: Floats, surprise: Floats, *, is_category: bool) -> float:
+def _column(values: Floats, surprise: Floats, *, propensities: Floats, is_category: bool) -> float:
     known = np.isfinite(values)
     parts = [known.astype(np.float64)]
     if is_category:
@@ -37,11 +42,21 @@ def _column(values: Floats, surprise: Floats, *, is_category: bool) -> float:
         low, high = np.quantile(values[known], [_TAIL, 1.0 - _TAIL])
         clipped = np.clip(values, low, high)
         parts.append(np.where(known, clipped, clipped[known].mean()))
-    p_values = [_p_value(part - part.mean(), column) for part in parts for column in surprise.T if np.ptp(part) > 0.0]
+    p_values = [
+        _p_value(part - part.mean(), column, share=share)
+        for part in parts
+        for column, share in zip(surprise.T, propensities.T, strict=True)
+        if np.ptp(part) > 0.0
+    ]
     return min(1.0, len(p_values) * min(p_values)) if p_values else 1.0
 
 
-def _p_value(centred: Floats, surprise: Floats) -> float:
+def _p_value(centred: Floats, surprise: Floats, *, share: Floats) -> float:
+    """By the larger of what squares came to and what propensities make of them.
+
+    Of few units that could rarely get the variant, none did or some did: the first makes squares too small, the second
+    is no accident of a normal.
+    """
     products = centred * surprise
-    error = float(np.sqrt((products**2).sum()))
-    return float(2.0 * norm.sf(abs(float(products.sum())) / error)) if error > 0.0 else 1.0
+    squares = max(float((products**2).sum()), float((centred**2 * share * (1.0 - share)).sum()))
+    return float(2.0 * norm.sf(abs(float(products.sum())) / np.sqrt(squares))) if squares > 0.0 else 1.0

@@ -20,6 +20,7 @@ from optimizer.uplift.curves import (
     uplift_curve,
 )
 from optimizer.uplift.heterogeneity import Calibration, Tenth, by_tenth, calibration
+from optimizer.uplift.policies import affordable
 from optimizer.uplift.policy_value import (
     SMALLEST_EFFECTIVE_UNITS,
     Estimate,
@@ -29,7 +30,7 @@ from optimizer.uplift.policy_value import (
     stable_weights,
     value_of,
 )
-from optimizer.uplift.study import Held
+from optimizer.uplift.study import Held, Settings
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -81,7 +82,8 @@ class PolicyJudgement:
         gain: Over control for all, paired.
         n_effective: Equally weighted units that its value rests on.
         shares: Of units that get each variant, shape (n_variants,).
-        over_simple: The policy's paired difference over each simple policy, by its name; empty for simple ones.
+        over_simple: The policy's paired difference over each simple policy that keeps to the budget, by its name; empty
+            for simple ones.
     """
 
     name: str
@@ -130,20 +132,21 @@ class Judgement:
     reason: str
 
 
-def judge(held: Held, *, rng: np.random.Generator) -> Judgement:
+def judge(held: Held, settings: Settings, *, rng: np.random.Generator) -> Judgement:
     """Judge predictions and policies on held-out units.
 
     Args:
         held: Of ``study``.
+        settings: What it was made with: under a budget, targeting need not beat what the budget forbids.
         rng: For the bootstrap.
     """
     variants = [_variant(held, one, rng=rng) for one in range(1, held.units.n_variants)]
     adjusted = holm([one.p_value for one in variants])
     variants = [replace(one, p_value=value) for one, value in zip(variants, adjusted, strict=True)]
-    policies = _policies(held)
+    policies = _policies(held, affordable(settings.cost, budget=settings.budget))
     tree = next(one for one in policies if one.name == "tree")
     base = abs(float(held.values[:, 0].mean()))
-    verdict, reason = _verdict(tree, policies[0], base=base, p_value=min(adjusted))
+    verdict, reason = _verdict(tree, policies[0], base=base, p_value=_gains_differ(held))
     return Judgement(
         variants=variants,
         policies=policies,
@@ -170,13 +173,8 @@ def holm(p_values: list[float]) -> list[float]:
 
 def _variant(held: Held, one: int, *, rng: np.random.Generator) -> VariantJudgement:
     units, signal, predicted = held.units, held.scores[:, one] - held.scores[:, 0], held.uplift[:, one - 1]
-    weight = stable_weights(
-        units.propensities, units.block, np.zeros_like(units.variant), np.full_like(units.variant, one)
-    )
-    try:
-        line = calibration(signal, predicted, fold=held.fold, customer=units.customer, weight=weight)
-    except NoVariation:
-        line = None
+    weight = _weight_of(held, one)
+    line = _line(held, one, signal=signal, predicted=predicted)
     either = (units.variant == 0) | (units.variant == one)
     two = units.among(either)
     order = judged(
@@ -197,8 +195,40 @@ def _variant(held: Held, one: int, *, rng: np.random.Generator) -> VariantJudgem
         intervals=coefficient_intervals(order, customer=label, rng=rng, n_draws=n_draws),
         tenths=by_tenth(signal, predicted, customer=units.customer, weight=weight),
         calibration=line,
-        p_value=1.0 if line is None else line.p_value,
+        p_value=_p_value(line),
     )
+
+
+def _weight_of(held: Held, one: int) -> Floats | None:
+    """Of units, where a variant is compared with control."""
+    variant = held.units.variant
+    return stable_weights(held.units.propensities, held.units.block, np.zeros_like(variant), np.full_like(variant, one))
+
+
+def _line(held: Held, one: int, *, signal: Floats, predicted: Floats) -> Calibration | None:
+    try:
+        return calibration(
+            signal, predicted, fold=held.fold, customer=held.units.customer, weight=_weight_of(held, one)
+        )
+    except NoVariation:
+        return None
+
+
+def _p_value(line: Calibration | None) -> float:
+    return 1.0 if line is None else line.p_value
+
+
+def _gains_differ(held: Held) -> float:
+    """P-value of "nobody gains more than others by any variant" in net value, which is what policies are chosen by.
+
+    Of a worth that is a multiple of the outcome it is that of uplift. Where responses cost, gains may differ though
+    uplift does not.
+    """
+    lines = [
+        _line(held, one, signal=held.values[:, one] - held.values[:, 0], predicted=held.gain[:, one])
+        for one in range(1, held.units.n_variants)
+    ]
+    return min(holm([_p_value(line) for line in lines]))
 
 
 def _rank(predicted: Floats, fold: Index) -> Floats:
@@ -222,8 +252,9 @@ def _thinned(curve: Curve) -> Curve:
     return Curve(share, np.interp(share * n, curve.n_units, curve.gain) / n)
 
 
-def _policies(held: Held) -> list[PolicyJudgement]:
+def _policies(held: Held, is_affordable: NDArray[np.bool_]) -> list[PolicyJudgement]:
     everyone = {str(one): np.full_like(held.for_all, one) for one in range(held.units.n_variants)}
+    beyond = {str(one) for one in np.flatnonzero(~is_affordable)}
     simple = {"segment_winners": held.by_segment, "best_for_all": held.for_all} | everyone
     targeted = {"model": held.by_model, "tree": held.by_tree}
     return [
@@ -238,9 +269,11 @@ def _policies(held: Held) -> list[PolicyJudgement]:
             gain=_difference(held, choice, instead_of=everyone["0"]),
             n_effective=effective_units(held.units.variant, propensities=held.units.propensities, choice=choice),
             shares=np.bincount(choice, minlength=held.units.n_variants) / choice.size,
-            over_simple={key: _difference(held, choice, instead_of=other) for key, other in simple.items()}
-            if name in targeted
-            else {},
+            over_simple={
+                key: _difference(held, choice, instead_of=other)
+                for key, other in simple.items()
+                if name in targeted and key not in beyond
+            },
         )
         for name, choice in (targeted | simple).items()
     ]
@@ -269,9 +302,9 @@ def _verdict(tree: PolicyJudgement, model: PolicyJudgement, *, base: float, p_va
     if tree.n_effective < SMALLEST_EFFECTIVE_UNITS:
         return "undecided", f"the tree's value rests on {tree.n_effective:.0f} units; it takes 100."
     if least[1].interval[0] > 0.0 and p_value < FALSE_ALARMS:
-        return "personalise", f"{said}, and uplift differs as predicted (p = {p_value:.2g})."
+        return "personalise", f"{said}, and gains differ as predicted (p = {p_value:.2g})."
     if least[1].interval[0] > 0.0:
-        return "undecided", f"{said}, but that uplift differs as predicted is not shown (p = {p_value:.2g})."
+        return "undecided", f"{said}, but that gains differ as predicted is not shown (p = {p_value:.2g})."
     most = max(one.over_simple["best_for_all"].interval[1] for one in (tree, model))
     if most < SMALLEST_GAIN * base:
         return "one_for_all", f"targeting gains {most:.4g} a unit over the best variant for all at the very most."

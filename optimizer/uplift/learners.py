@@ -7,7 +7,7 @@ units are fitted on folds, so that no unit's outcome predicts itself.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 _ALIKE = 1e-9  # propensities that differ by less are the same
+_LARGEST = float(np.finfo(np.float32).max)  # that a tree takes
 _NEAR = 0.05  # weights that all differ from 1 by less cost time and change nothing
 
 
@@ -59,7 +60,7 @@ class UpliftLearner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no
             propensities: Of every variant as logged, all > 0, shape (n_units, n_variants).
             fold: Fold of each unit in [0, n_folds), the same for all units of one customer; None: round robin.
         Raises:
-            InvalidArgument: Shapes differ, a variant has no units or no propensity, or a model of the wrong kind.
+            InvalidArgument: Shapes differ, a variant has no units or no propensity, or a model is of the wrong kind.
         """
         units = _Units.of(X, y, variant=variant, propensities=propensities, fold=fold, n_folds=self.n_folds)
         self.n_features_in_ = units.x.shape[1]
@@ -113,7 +114,7 @@ class TLearner(UpliftLearner):
         self.fitted_ = _by_variant(self.model, units)
 
     def _effects(self, x: Floats) -> Floats:
-        means = _outcomes(self.fitted_, x)
+        means = predictions(self.fitted_, x)
         return means[:, 1:] - means[:, :1]
 
 
@@ -124,7 +125,9 @@ class XLearner(UpliftLearner):
     """
 
     def _learn(self, units: "_Units") -> None:
-        means = _outcomes(_by_variant(self.model, units), units.x)  # each side's units have not seen the other's model
+        means = predictions(
+            _by_variant(self.model, units), units.x
+        )  # each side's units have not seen the other's model
         control = units.variant == 0
         self.sides_, self.share_ = [], []
         for one in range(1, self.n_variants_):
@@ -214,6 +217,8 @@ class _Units:
             raise InvalidArgument(
                 "propensities", "are not positive everywhere: effects of what can't be had are unknown"
             )
+        if index.size and not 0 <= index.min() <= index.max() < shares.shape[1]:
+            raise InvalidArgument("variant", f"names others than the {shares.shape[1]} that have propensities")
         for one in range(shares.shape[1]):
             for part in range(n_folds):
                 if not ((index == one) & (folds != part)).any():
@@ -238,7 +243,8 @@ class _Units:
         fewest = max(20, self.y.size // 200)
         expected = DecisionTreeRegressor(min_samples_leaf=fewest, max_leaf_nodes=200, random_state=0)
         rows = np.arange(self.y.size)
-        mean = expected.fit(self.x, self.propensities).predict(self.x)[rows, self.variant]
+        x = np.clip(self.x, -_LARGEST, _LARGEST)
+        mean = expected.fit(x, self.propensities).predict(x)[rows, self.variant]
         weight: Floats = mean / self.propensities[rows, self.variant]
         return None if float(np.abs(weight - 1.0).max()) < _NEAR else weight
 
@@ -285,14 +291,14 @@ def predicted(model: Any, x: Floats) -> Floats:
     return np.asarray(chances[:, known].sum(axis=1), dtype=np.float64)
 
 
-def _by_variant(model: Any, units: _Units, *, among: NDArray[np.bool_] | None = None) -> list[Any]:
-    inside = np.ones(units.y.size, dtype=np.bool_) if among is None else among
-    chosen = [inside & (units.variant == one) for one in range(units.propensities.shape[1])]
-    return [_fitted_on(rows, model, units=units, y=units.y) for rows in chosen]
-
-
-def _outcomes(models: list[Any], x: Floats) -> Floats:
+def predictions(models: Sequence[Any], x: Floats) -> Floats:
+    """Of each model, as ``predicted``, shape (n_units, n_models)."""
     return np.column_stack([predicted(model, x) for model in models])
+
+
+def _by_variant(model: Any, units: _Units) -> list[Any]:
+    chosen = [units.variant == one for one in range(units.propensities.shape[1])]
+    return [_fitted_on(rows, model, units=units, y=units.y) for rows in chosen]
 
 
 def _cross_fitted_outcomes(model: Any, units: _Units) -> Floats:

@@ -6,7 +6,8 @@ missing values lie below every cut; categories are ordered by how far the varian
 them, so that unknown ones are on that variant's side.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -91,11 +92,33 @@ def fit_policy_tree(
 
 def choices(tree: Node, x: ArrayLike) -> Index:
     """The variant that a tree chooses for each row of attributes, shape (n_units,)."""
+    return np.array([leaf.choice for leaf in leaves(tree)], dtype=np.intp)[leaf_of(tree, x)]
+
+
+def leaves(tree: Node) -> list[Leaf]:
+    """All leaves, from below to above."""
+    return [tree] if isinstance(tree, Leaf) else [*leaves(tree.below), *leaves(tree.above)]
+
+
+def leaf_of(tree: Node, x: ArrayLike) -> Index:
+    """Which of ``leaves`` each row of attributes is in, shape (n_units,)."""
     matrix = np.asarray(x, dtype=np.float64)
     if isinstance(tree, Leaf):
-        return np.full(len(matrix), tree.choice, dtype=np.intp)
-    above = tree.is_above(matrix)
-    return np.where(above, choices(tree.above, matrix), choices(tree.below, matrix))
+        return np.zeros(len(matrix), dtype=np.intp)
+    above = len(leaves(tree.below)) + leaf_of(tree.above, matrix)
+    return np.where(tree.is_above(matrix), above, leaf_of(tree.below, matrix))
+
+
+def with_choices(tree: Node, choice: Sequence[int]) -> Node:
+    """The same tree with another choice for each of ``leaves``; two of one split that then choose alike become one."""
+    if isinstance(tree, Leaf):
+        return replace(tree, choice=int(choice[0]))
+    n_below = len(leaves(tree.below))
+    below, above = with_choices(tree.below, choice[:n_below]), with_choices(tree.above, choice[n_below:])
+    if isinstance(below, Leaf) and isinstance(above, Leaf) and below.choice == above.choice:
+        n_units = below.n_units + above.n_units
+        return Leaf(below.choice, n_units, (below.n_units * below.value + above.n_units * above.value) / n_units)
+    return replace(tree, below=below, above=above)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +134,13 @@ class _Cuts:
     def of(cls, values: Floats, gamma: Floats, *, is_categorical: bool) -> Self:
         known = np.isfinite(values)
         if is_categorical:
-            codes = np.unique(values[known]).astype(int)
+            codes, code = np.unique(values[known], return_inverse=True)
             best = int(gamma.mean(axis=0).argmax())
             falls_short = np.delete(gamma, best, axis=1).max(axis=1) - gamma[:, best]
-            order = tuple(sorted(codes.tolist(), key=lambda code: float(falls_short[values == code].mean())))
-            place = {code: 1 + at for at, code in enumerate(order)}
-            bins = np.array([place[int(one)] if is_known else 0 for one, is_known in zip(values, known, strict=True)])
-            return cls(bins.astype(np.intp), len(order) + 1, np.zeros(0), order)
+            order = np.argsort(np.bincount(code, weights=falls_short[known]) / np.bincount(code), kind="stable")
+            bins = np.zeros(values.size, dtype=np.intp)
+            bins[known] = 1 + np.argsort(order)[code]
+            return cls(bins, codes.size + 1, np.zeros(0), tuple(codes[order].astype(int).tolist()))
         shares = np.linspace(0.0, 1.0, MAX_CUTS + 1)
         cuts = np.unique(np.quantile(values[known], shares, method="inverted_cdf")) if known.any() else np.zeros(0)
         bins = np.where(known, np.searchsorted(cuts, values, side="right"), 0)

@@ -45,7 +45,7 @@ def doubly_robust_scores(
         propensities: Of every variant, as logged, shape (n_units, n_variants); each unit's own is > 0.
         predicted: Predicted outcome under every variant, by a model that has not seen the unit, the same shape.
     Raises:
-        InvalidArgument: Shapes differ, something is not finite, or a unit got what it could not get.
+        InvalidArgument: Shapes differ, something is not finite, or a unit got what there is not or it could not get.
     Source: Robins, Rotnitzky & Zhao (1994), JASA 89; as scores, Dudík et al. (2014), Statistical Science 29(4).
 
     >>> doubly_robust_scores([1.0, 0.0], [1, 0], propensities=[[0.5, 0.5]] * 2, predicted=[[0.2, 0.4]] * 2)
@@ -54,8 +54,14 @@ def doubly_robust_scores(
     """
     values, index = np.asarray(outcome, dtype=np.float64), np.asarray(variant, dtype=np.intp)
     shares, means = np.asarray(propensities, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
-    if shares.shape != means.shape or shares.ndim != 2 or values.shape != shares.shape[:1] != index.shape:
+    if shares.shape != means.shape or shares.ndim != 2:
         raise InvalidArgument("propensities", f"has shape {shares.shape}, predictions have {means.shape}")
+    if not values.shape == index.shape == shares.shape[:1]:
+        raise InvalidArgument(
+            "outcome or variant", f"has shape {values.shape} or {index.shape} for {len(shares)} units"
+        )
+    if index.size and not 0 <= index.min() <= index.max() < shares.shape[1]:
+        raise InvalidArgument("variant", f"names others than the {shares.shape[1]} that there are")
     if not (np.isfinite(values).all() and np.isfinite(means).all() and np.isfinite(shares).all()):
         raise InvalidArgument("outcome, propensities or predicted", "is not finite everywhere")
     rows = np.arange(values.size)

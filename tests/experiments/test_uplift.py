@@ -159,6 +159,9 @@ def test_a_file_that_names_other_types_is_not_read(engine: Engine) -> None:
         unpacked(dumps({"version": 1, "learner": __import__("fractions").Fraction(1, 2)}))
     with pytest.raises(ModelUnreadable):
         unpacked(b"\x80\x04nonsense")
+    for other in ([1], "text", {"version": 1}):
+        with pytest.raises(ModelUnreadable):
+            unpacked(dumps(other))
     with pytest.raises(ModelUnreadable, match="version is 99, not 1"):
         unpacked(dumps({"version": 99}))
     with pytest.raises(ModelUnreadable, match="fitted with scikit-learn"):
@@ -184,6 +187,11 @@ def _costly(session: Session) -> None:
         row.cost = {"per_decision": 0.1, "per_response": 0.0}
 
 
+def _responses_cost(session: Session) -> None:
+    for row in session.exec(select(SeriesVariant).where(SeriesVariant.key == "a")):
+        row.cost = {"per_decision": 0.0, "per_response": 0.1}
+
+
 def _told_afterwards(session: Session) -> None:
     for row in session.exec(select(Decision).where(Decision.variant == "a").limit(500)):
         row.attributes = row.attributes | {"member": True}
@@ -206,12 +214,23 @@ def _declare_height(session: Session) -> None:
         (_rid_of("a"), {}, "too_few_units", "a: 0"),
         (_unlogged, {}, "propensities_unusable", "3,000 of 3,000 units can't be compared"),
         (_costly, {}, "margin_missing", "say what one of it is worth with margin"),
+        (_responses_cost, {"margin": 1.0, "budget_per_1000": 5.0}, "budget_without_costs", "no variant has any"),
         (_told_afterwards, {}, "attribute_after_decision", "'member' (p = "),
         (_alike, {}, "constant_outcome", "All units have 0 on metric 'visit'"),
         (lambda _: None, {"attributes": ["age", "tier"]}, "undeclared_attributes", "Not declared: 'tier'."),
         (_declare_height, {"attributes": ["height"]}, "no_attributes", "any of height"),
     ],
-    ids=["no control", "too few", "propensities", "margin", "afterwards", "constant", "undeclared", "attributes"],
+    ids=[
+        "no control",
+        "too few",
+        "propensities",
+        "margin",
+        "budget",
+        "afterwards",
+        "constant",
+        "undeclared",
+        "attributes",
+    ],
 )
 def test_what_can_not_be_studied_is_refused_with_the_reason(
     engine: Engine, log: pl.DataFrame, change: Change, request_: dict[str, Any], code: str, said: str

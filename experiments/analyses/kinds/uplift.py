@@ -14,8 +14,9 @@ from experiments.catalog.definitions import ExperimentDefinition
 from experiments.review import reading as of_series
 from experiments.review.guardrails import find
 from experiments.review.money import costs_of
+from experiments.uplift.errors import BudgetWithoutCosts
 from experiments.uplift.features import categorical
-from experiments.uplift.sample import Sample, Worth, sample_of
+from experiments.uplift.sample import Sample, sample_of
 from experiments.uplift.stored import packed
 from experiments.uplift.units import UnitsRead, Wanted, read_units
 from optimizer.uplift.judging import judge
@@ -55,8 +56,11 @@ def read(session: Session, job: Job) -> Seen:
         wanted,
         live=[key for key in keys if key not in left_out],
         control=control,
-        worth=Worth(request.margin, costs.per_response, costs.per_decision),
+        costs=costs,
+        margin=request.margin,
     )
+    if request.budget_per_1000 is not None and not sample.cost.any():
+        raise BudgetWithoutCosts
     return Seen(Source(request, wanted, left_out, units.fingerprint), units, sample)
 
 
@@ -78,7 +82,7 @@ def compute(data: Seen, *, progress: Progress) -> Finding:
         seed=seed,
     )
     found = study(sample.units, settings, progress=lambda share: progress(0.9 * share))
-    judgement = judge(found.held, rng=np.random.default_rng(seed))
+    judgement = judge(found.held, settings, rng=np.random.default_rng(seed))
     features = data.units.features
     result = answer(data.source, sample, study=found, judgement=judgement, features=features, began=began)
     model = packed(found, features=features, variants=sample.variants, cost=sample.cost)

@@ -118,6 +118,17 @@ def test_an_outcome_of_one_class_has_a_known_chance() -> None:
     np.testing.assert_allclose(found, 0.0, atol=1e-6)
 
 
+def test_no_value_is_too_large_where_propensities_differ() -> None:
+    """1e300 does not fit into the 32 bits that scikit-learn's trees compute in; it is as good as any large value."""
+    predictions = []
+    for largest in (1e300, 1e6):
+        world = World(16, n=1_000)
+        world.x[7, 0] = largest
+        model = HistGradientBoostingRegressor(max_iter=5, random_state=0)
+        predictions.append(world.fit(TLearner(model)).predict(World(17, n=100).x))
+    assert np.allclose(predictions[0], predictions[1])
+
+
 @pytest.mark.parametrize("learner", [XLearner, RLearner, DRLearner])
 def test_effects_are_no_classes(learner: type[UpliftLearner]) -> None:
     with pytest.raises(InvalidArgument, match="effect_model"):
@@ -128,6 +139,8 @@ def test_effects_are_no_classes(learner: type[UpliftLearner]) -> None:
     ("change", "name"),
     [
         ({"variant": np.zeros(60, dtype=int)}, "variant"),
+        ({"variant": np.arange(60) % 4}, "variant: names others"),
+        ({"variant": np.arange(60) % 4 - 1}, "variant: names others"),
         ({"propensities": np.ones((60, 1))}, "propensities"),
         ({"propensities": np.tile([1.0, 0.0, 0.0], (60, 1))}, "propensities"),
         ({"propensities": np.full((60, 3), np.nan)}, "propensities"),

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from optimizer.errors import InvalidArgument
-from optimizer.uplift.policy_tree import Leaf, Node, Split, choices, fit_policy_tree
+from optimizer.uplift.policy_tree import Leaf, Node, Split, choices, fit_policy_tree, leaf_of, leaves, with_choices
 
 Floats = NDArray[np.float64]
 
@@ -98,13 +98,24 @@ def test_missing_values_go_below_every_cut() -> None:
     assert list(choices(tree, np.array([[np.nan], [0.3]]))) == [1, 0]
 
 
+def test_leaves_may_choose_anew_and_two_of_a_split_that_choose_alike_become_one() -> None:
+    """By hand: leaves 0, 1, 2 from below to above; the upper two, of 2 and 6 units, then choose alike."""
+    low, middle, high = (Leaf(1, n, np.array([0.0, value])) for n, value in ((3, 5.0), (2, 4.0), (6, 8.0)))
+    tree = Split(0, 1.0, None, low, Split(0, 2.0, None, middle, high))
+    x = np.array([[2.5], [0.5], [1.5], [np.nan]])
+    assert leaf_of(tree, x).tolist() == [2, 0, 1, 0]
+    assert choices(with_choices(tree, [0, 1, 0]), x).tolist() == [0, 0, 1, 0]
+    joined = with_choices(tree, [1, 0, 0])
+    assert [(leaf.choice, leaf.n_units, leaf.value.tolist()) for leaf in leaves(joined)] == [
+        (1, 3, [0.0, 5.0]),
+        (0, 8, [0.0, 7.0]),
+    ]
+    assert isinstance(with_choices(tree, [1, 1, 1]), Leaf)
+
+
 def test_leaves_have_enough_units_and_no_split_is_idle() -> None:
     rng = np.random.default_rng(6)
     x, scores = rng.random((1_000, 3)), rng.normal(size=(1_000, 2))
-
-    def leaves(node: Node) -> list[Leaf]:
-        return [node] if isinstance(node, Leaf) else leaves(node.below) + leaves(node.above)
-
     found = leaves(fit_policy_tree(x, scores, depth=3, min_units=80))
     assert min(leaf.n_units for leaf in found) >= 80
     assert sum(leaf.n_units for leaf in found) == 1_000

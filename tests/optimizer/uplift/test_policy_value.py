@@ -86,6 +86,14 @@ def test_a_unit_cannot_have_got_what_it_could_not_get() -> None:
         doubly_robust_scores([1.0], [1], propensities=[[1.0, 0.0]], predicted=[[0.0, 0.0]])
 
 
+@pytest.mark.parametrize(
+    ("outcome", "variant"), [([1.0], [0, 1]), ([1.0, 0.0], [0]), ([1.0, 0.0, 1.0], [0, 1]), ([1.0, 0.0], [0, 2])]
+)
+def test_scores_take_one_outcome_and_one_known_variant_of_each_unit(outcome: list[float], variant: list[int]) -> None:
+    with pytest.raises(InvalidArgument, match="variant"):
+        doubly_robust_scores(outcome, variant, propensities=[[0.5, 0.5]] * 2, predicted=[[0.0, 0.0]] * 2)
+
+
 @pytest.mark.parametrize("choice", [[0], [0, 2], [0, -1]])
 def test_a_choice_names_a_variant_for_each_unit(choice: list[int]) -> None:
     with pytest.raises(InvalidArgument, match="choice"):

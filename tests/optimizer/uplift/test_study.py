@@ -7,6 +7,7 @@ import pytest
 
 from optimizer.errors import InvalidArgument, NoVariation
 from optimizer.uplift.judging import holm, judge
+from optimizer.uplift.models import outcome_model
 from optimizer.uplift.study import Settings, Study, Units, study
 from tests.optimizer.uplift.worlds import CATEGORY, world
 
@@ -39,7 +40,7 @@ def test_targeting_is_worth_it_where_effects_differ(*, is_bandit: bool) -> None:
     """Each customer's right variant gains .15 (but for the twentieth without the attribute), any variant for all 0."""
     made = world(np.random.default_rng(2), is_bandit=is_bandit)
     found = _study(made.units)
-    said = judge(found.held, rng=np.random.default_rng(3))
+    said = judge(found.held, _settings(), rng=np.random.default_rng(3))
     assert said.verdict == "personalise", said.reason
     tree = next(one for one in said.policies if one.name == "tree")
     assert tree.gain.interval[0] < 0.15 * 0.95 < tree.gain.interval[1]
@@ -53,7 +54,7 @@ def test_targeting_is_not_sold_where_effects_are_alike() -> None:
     verdicts = []
     for seed in range(6):
         made = world(np.random.default_rng(100 + seed), n=2_000, strength=0.0)
-        verdicts.append(judge(_study(made.units, rounds=5).held, rng=np.random.default_rng(seed)).verdict)
+        verdicts.append(judge(_study(made.units, rounds=5).held, _settings(), rng=np.random.default_rng(seed)).verdict)
     assert "personalise" not in verdicts
 
 
@@ -74,6 +75,25 @@ def test_a_budget_bounds_what_is_spent() -> None:
     assert 0.0025 < spent[1] < 0.006  # the price is that of earlier customers, for whom more seems to be gained
     assert free.price == 0.0
     assert bound.price > 0.0
+
+
+def test_targeting_need_not_beat_what_the_budget_forbids() -> None:
+    """All gain by variant 1, some more: it is best for all, but only every second unit may get it."""
+    made = world(np.random.default_rng(13))
+    x, draws = made.units.x[:, 0], np.random.default_rng(14).random(4_000)
+    chance = np.where(made.units.variant == 1, np.where(x > 0.0, 0.6, 0.3), 0.2)
+    outcome = (draws < chance).astype(np.float64)
+    units, cost = replace(made.units, outcome=outcome, worth=outcome), np.array([0.0, 0.02, 0.02])
+    free, bound = _settings(cost=cost), _settings(cost=cost, budget=0.01)
+    forbidden = judge(study(units, free).held, free, rng=np.random.default_rng(1))
+    assert forbidden.verdict != "personalise"
+    held = study(units, bound).held
+    assert cost[held.by_tree].mean() < 0.011
+    said = judge(held, bound, rng=np.random.default_rng(1))
+    assert said.verdict == "personalise", said.reason
+    tree = next(one for one in said.policies if one.name == "tree")
+    assert {*tree.over_simple} == {"segment_winners", "best_for_all", "0"}
+    assert {one.name for one in said.policies} >= {"0", "1", "2"}
 
 
 def test_nothing_that_judges_has_been_learnt_from() -> None:
@@ -119,6 +139,42 @@ def test_worth_that_is_no_multiple_of_the_outcome_has_a_model_of_its_own() -> No
     assert found.model.worth_learner is not None
     assert (found.held.by_tree == 1).mean() < 0.05
     assert (found.held.by_tree == 2).mean() > 0.3
+
+
+def test_targeting_is_worth_it_where_responses_cost_more_of_some_than_of_others() -> None:
+    """All respond more by .1, who would respond anyway with .8 or .1; a response with the variant costs .2.
+
+    So the first lose .9 x .2 - .1 = .08 by it, and the others gain .1 - .2 x .2 = .06: .03 a unit if only these get it.
+    """
+    rng, n = np.random.default_rng(15), 8_000
+    x, variant = rng.normal(size=(n, 2)), rng.integers(0, 2, n)
+    outcome = (rng.random(n) < np.where(x[:, 0] > 0.0, 0.8, 0.1) + 0.1 * variant).astype(np.float64)
+    nothing = np.zeros(n, dtype=np.intp)
+    units = Units(
+        x=x,
+        outcome=outcome,
+        worth=outcome - 0.2 * outcome * variant,
+        variant=variant,
+        customer=np.arange(n),
+        segment=nothing,
+        block=nothing,
+        propensities=np.full((n, 2), 0.5),
+    )
+    given = _settings(cost=np.zeros(2))
+    said = judge(study(units, given).held, given, rng=rng)
+    assert said.verdict == "personalise", said.reason
+    assert said.variants[0].p_value > 0.05
+    tree = next(one for one in said.policies if one.name == "tree")
+    assert tree.gain.interval[0] < 0.03 < tree.gain.interval[1]
+
+
+def test_where_propensities_are_alike_all_units_count_alike() -> None:
+    """Control's outcomes are learnt as scikit-learn's boosting learns them from control's units, without weights."""
+    units = world(np.random.default_rng(16), n=1_000).units
+    of_control = units.variant == 0
+    plain = outcome_model(is_binary=True, rounds=5, seed=3).fit(units.x[of_control], units.outcome[of_control])
+    found = _study(units, rounds=5, seed=3).model.mean(units.x)[:, 0]
+    assert np.array_equal(found, plain.predict_proba(units.x)[:, 1])
 
 
 def test_progress_comes_to_its_end() -> None:
