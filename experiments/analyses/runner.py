@@ -61,7 +61,7 @@ def run_one(
 def _computed(engine: Engine, job: Job, *, progress: Progress) -> Finding:
     method = KINDS[job.kind].method()
     with reading(engine) as session:
-        data = method.read(session, job)
+        data = method.read(session, job, progress=progress)
     found = method.compute(data, progress=progress)
     check_json(found.result, max_depth=_MAX_RESULT_DEPTH, max_bytes=MAX_RESULT_BYTES, pointer="/result")
     return found

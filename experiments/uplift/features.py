@@ -4,8 +4,7 @@ A number, a flag (0 or 1) and a time (seconds since 1970) are themselves; a text
 frequent ones; a list of texts is one flag for each frequent member. What is missing, or no frequent value, is nan.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, Self
@@ -22,6 +21,7 @@ Kind = Literal["number", "boolean", "datetime", "string", "member"]
 MOST_VALUES: Final = 60  # of a text attribute; the models take 255
 MOST_MEMBERS: Final = 20
 FEWEST_UNITS: Final = 30  # of a value, to count as frequent
+_NUMBERS: Final = {int, float, type(None)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,11 @@ class Feature:
 
     def column(self, rows: Sequence[Mapping[str, Any]]) -> Floats:
         """The column of customers' typed or stored attributes, shape (n_rows,)."""
+        values = [row.get(self.attribute) for row in rows]
         codes = {value: float(code) for code, value in enumerate(self.values)}
-        return np.array([self._number(row.get(self.attribute), codes) for row in rows], dtype=np.float64)
+        if self.kind == "number" and set(map(type, values)) <= _NUMBERS:
+            return np.array(values, dtype=np.float64)  # the usual case, many times faster
+        return np.array([self._number(value, codes) for value in values], dtype=np.float64)
 
     def _number(self, value: Any, codes: Mapping[str, float]) -> float:
         """nan, too, for a value of another type than the attribute has now: it may have been declared anew."""
@@ -79,40 +82,109 @@ def categorical(features: Sequence[Feature]) -> tuple[int, ...]:
 
 
 class Census:
-    """Counts the values that texts and lists have, a part of the rows at a time."""
+    """The columns of decisions, a part of the rows at a time: which values are frequent shows at the end."""
 
     def __init__(self, declared: Mapping[str, AttributeDefinition]) -> None:
-        self._declared = declared
-        self._counts: dict[str, Counter[str]] = {
-            key: Counter() for key, one in declared.items() if one.type in {"string", "strings"}
+        self._columns: dict[str, _Plain | _Texts | _Lists] = {
+            key: _gathering(key, one.type) for key, one in declared.items()
         }
         self._seen: set[str] = set()
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Count some rows."""
+        """Add some rows."""
         for row in rows:
             self._seen.update(row)
-        for key, counts in self._counts.items():
-            if self._declared[key].type == "string":
-                counts.update(value for row in rows if isinstance(value := row.get(key), str))
-            else:
-                lists = (value for row in rows if isinstance(value := row.get(key), list))
-                counts.update(member for value in lists for member in set(value))
+        for column in self._columns.values():
+            column.add(rows)
 
-    def features(self) -> list[Feature]:
-        """Columns for all attributes that any row had; a text or list without frequent values has none."""
-        found: list[Feature] = []
-        for key in sorted(self._seen & self._declared.keys()):
-            one = self._declared[key]
-            if one.type == "string":
-                frequent = self._frequent(key, MOST_VALUES)
-                found += [Feature(key, "string", frequent)] if frequent else []
-            elif one.type == "strings":
-                found += [Feature(key, "member", (member,)) for member in self._frequent(key, MOST_MEMBERS)]
-            else:
-                found.append(Feature(key, one.type))
-        return found
+    def joined(self) -> tuple[tuple[Feature, ...], Floats]:
+        """Features of all attributes that any row had, and their matrix, shape (n_rows, n_features).
 
-    def _frequent(self, key: str, most: int) -> tuple[str, ...]:
-        ranked = sorted(self._counts[key].items(), key=lambda item: (-item[1], item[0]))
-        return tuple(value for value, n in ranked[:most] if n >= FEWEST_UNITS)
+        A text or list without frequent values has none.
+        """
+        found = [pair for key in sorted(self._seen & self._columns.keys()) for pair in self._columns[key].joined()]
+        columns = [column for _, column in found]
+        return tuple(one for one, _ in found), np.column_stack(columns) if columns else np.zeros((0, 0))
+
+
+def _gathering(attribute: str, kind: str) -> "_Plain | _Texts | _Lists":
+    match kind:
+        case "string":
+            return _Texts(attribute)
+        case "strings":
+            return _Lists(attribute)
+    return _Plain(Feature(attribute, kind))  # type: ignore[arg-type]  # the other types are kinds
+
+
+class _Plain:
+    """What is a number by itself."""
+
+    def __init__(self, feature: Feature) -> None:
+        self._feature = feature
+        self._parts: list[Floats] = []
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._parts.append(self._feature.column(rows))
+
+    def joined(self) -> Iterator[tuple[Feature, Floats]]:
+        yield self._feature, np.concatenate(self._parts)
+
+
+class _Texts:
+    """Texts, each known by its place among all that were met."""
+
+    def __init__(self, attribute: str) -> None:
+        self._attribute = attribute
+        self._codes: dict[str, int] = {}
+        self._parts: list[NDArray[np.int64]] = []
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        values = (row.get(self._attribute) for row in rows)
+        codes = self._codes
+        known = (codes.setdefault(value, len(codes)) if isinstance(value, str) else -1 for value in values)
+        self._parts.append(np.fromiter(known, dtype=np.int64, count=len(rows)))
+
+    def joined(self) -> Iterator[tuple[Feature, Floats]]:
+        met = np.concatenate(self._parts)
+        frequent = _frequent(self._codes, met[met >= 0], most=MOST_VALUES)
+        if frequent:
+            ranks = np.full(len(self._codes) + 1, np.nan)  # the last stands for what is missing
+            ranks[[self._codes[value] for value in frequent]] = np.arange(len(frequent))
+            yield Feature(self._attribute, "string", frequent), ranks[met]
+
+
+class _Lists:
+    """Lists of texts, as pairs of a row and a member."""
+
+    def __init__(self, attribute: str) -> None:
+        self._attribute = attribute
+        self._codes: dict[str, int] = {}
+        self._is_list: list[NDArray[np.bool_]] = []
+        self._row: list[int] = []
+        self._member: list[int] = []
+        self._n_rows = 0
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        values = [row.get(self._attribute) for row in rows]
+        self._is_list.append(np.array([isinstance(value, list) for value in values], dtype=np.bool_))
+        for at, value in enumerate(values, start=self._n_rows):
+            if isinstance(value, list):
+                members = [self._codes.setdefault(member, len(self._codes)) for member in set(value)]
+                self._member += members
+                self._row += [at] * len(members)
+        self._n_rows += len(rows)
+
+    def joined(self) -> Iterator[tuple[Feature, Floats]]:
+        member, row = np.array(self._member, dtype=np.int64), np.array(self._row, dtype=np.int64)
+        missing = np.where(np.concatenate(self._is_list), 0.0, np.nan)
+        for value in _frequent(self._codes, member, most=MOST_MEMBERS):
+            column = missing.copy()
+            column[row[member == self._codes[value]]] = 1.0
+            yield Feature(self._attribute, "member", (value,)), column
+
+
+def _frequent(codes: Mapping[str, int], met: NDArray[np.int64], *, most: int) -> tuple[str, ...]:
+    """The most frequent values, by how often they were met."""
+    counts = np.bincount(met, minlength=len(codes))
+    ranked = sorted(codes, key=lambda value: (-counts[codes[value]], value))
+    return tuple(value for value in ranked[:most] if counts[codes[value]] >= FEWEST_UNITS)

@@ -1,14 +1,14 @@
 """Reading the units of an experiment: what they got, with which propensities, what they were like, what they did."""
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Row, Select, Table, and_, select
+from sqlalchemy import Row, Select, Table, and_, func, select
 from sqlmodel import Session
 
 from experiments.catalog.definition_store import declared_attributes
@@ -20,7 +20,7 @@ from experiments.tables import Decision, Response, Series
 from experiments.tallies.moves import hour_of
 from experiments.tallies.read import Weights, read_weights
 from experiments.uplift.errors import UndeclaredAttributes
-from experiments.uplift.features import Census, Feature, matrix
+from experiments.uplift.features import Census, Feature
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -75,15 +75,15 @@ class Wanted:
     attributes: Collection[str] | None = None
 
 
-def read_units(session: Session, wanted: Wanted) -> UnitsRead:
+def read_units(session: Session, wanted: Wanted, *, progress: Callable[[float], None]) -> UnitsRead:
     """Read the units that have matured on a metric (and met their variant, where an exposure says so).
 
-    Late decisions and hours that corrections leave out do not count, as in results. All of it is read twice: once for
-    the values that attributes have, once for the rows.
+    Late decisions and hours that corrections leave out do not count, as in results.
 
     Args:
         session: Reads one state of the database.
         wanted: What.
+        progress: Told of the share that is read, now and then.
     Raises:
         UndeclaredAttributes: Of those asked for.
     """
@@ -95,12 +95,16 @@ def read_units(session: Session, wanted: Wanted) -> UnitsRead:
         declared = {key: one for key, one in declared.items() if key in wanted.attributes}
     left_out = hours_left_out(session, [wanted.series.number or 0])
     census = Census(declared)
+    columns = _Columns(wanted, weights=read_weights(session, wanted.series.number or 0))
+    low, high = series_range(wanted.series.number or 0)
+    counting = select(func.count()).select_from(_decision).where(_decision.c.id.between(low, high))
+    n_all, n_read = session.connection().execute(counting).scalar_one(), 0
     for part in _parts(session, wanted, left_out=left_out):
         census.add([row.attributes or {} for row in part])
-    columns = _Columns(wanted, tuple(census.features()), weights=read_weights(session, wanted.series.number or 0))
-    for part in _parts(session, wanted, left_out=left_out):
         columns.add(part)
-    return columns.joined()
+        n_read += len(part)
+        progress(n_read / n_all)
+    return columns.joined(*census.joined())
 
 
 def _parts(session: Session, wanted: Wanted, *, left_out: Sequence[LeftOut]) -> Iterator[list[Row[Any]]]:
@@ -149,8 +153,8 @@ def _is_left_out(row: Row[Any], left_out: Sequence[LeftOut]) -> bool:
 class _Columns:
     """Rows as arrays, gathered a part at a time."""
 
-    def __init__(self, wanted: Wanted, features: tuple[Feature, ...], *, weights: Weights) -> None:
-        self._wanted, self._features, self._weights = wanted, features, weights
+    def __init__(self, wanted: Wanted, *, weights: Weights) -> None:
+        self._wanted, self._weights = wanted, weights
         self._variants = {key: at for at, key in enumerate(wanted.variants)}
         self._segments = {key: at for at, key in enumerate(wanted.series.segments)}
         self._customers: dict[str, int] = {}
@@ -162,7 +166,6 @@ class _Columns:
         customers = self._customers
         self._parts.append(
             (
-                matrix(self._features, [row.attributes or {} for row in rows]),
                 np.array([self._value(row) for row in rows]),
                 np.array([_responds(row, self._wanted.goal) for row in rows], dtype=np.bool_),
                 np.array([self._variants[row.variant] for row in rows], dtype=np.intp),
@@ -173,17 +176,16 @@ class _Columns:
             )
         )
 
-    def joined(self) -> UnitsRead:
+    def joined(self, features: tuple[Feature, ...], x: Floats) -> UnitsRead:
         """All of it, and its fingerprint."""
-        n_features, n_variants = len(self._features), len(self._variants)
-        empty = [np.zeros((0, n_features)), *(np.zeros(0) for _ in range(6)), np.zeros((0, n_variants))]
+        empty = [*(np.zeros(0) for _ in range(6)), np.zeros((0, len(self._variants)))]
         arrays = [np.concatenate(one) for one in zip(*self._parts, strict=True)] if self._parts else empty
-        digest = hashlib.sha256(repr([one.to_json() for one in self._features]).encode())
-        for one in arrays:
+        digest = hashlib.sha256(repr([one.to_json() for one in features]).encode())
+        for one in (x, *arrays):
             digest.update(np.ascontiguousarray(one).tobytes())
-        x, y, responded, variant, customer, segment, day, propensities = arrays
+        y, responded, variant, customer, segment, day, propensities = arrays
         return UnitsRead(
-            self._features,
+            features,
             x,
             y,
             responded.astype(np.bool_),

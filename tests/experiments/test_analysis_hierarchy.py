@@ -32,7 +32,7 @@ def _seen(session: Session, **request: Any) -> hierarchy.Seen:
     job = queue.claim(session, holder="test", kinds=KINDS)
     assert job is not None
     queue.fail(session, holder="test", code="test", detail="The next one is a new one.")
-    return hierarchy.read(session, job)
+    return hierarchy.read(session, job, progress=lambda _: None)
 
 
 def _compute(seen: hierarchy.Seen) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def test_units_are_read_with_what_their_decisions_carried(engine: Engine, log: p
     """All from the file: attributes (missing ages too), outcomes, variants, and a third as every propensity."""
     with reading(engine) as session:
         wanted = _wanted(session, metric="spend")
-        found = read_units(session, wanted)
+        found = read_units(session, wanted, progress=lambda _: None)
         who = session.exec(select(Decision.customer_id).order_by(col(Decision.decided_at), col(Decision.id))).all()
     at = {customer: row for row, customer in enumerate(log["customer"])}
     rows = log[[at[customer] for customer in who]]

@@ -14,7 +14,7 @@ from sqlmodel import Session, col
 from experiments.analyses import __main__ as child
 from experiments.analyses.ask import ask_for
 from experiments.analyses.errors import AnalysisRefused
-from experiments.analyses.kinds import KINDS, Finding, Kind
+from experiments.analyses.kinds import KINDS, Finding, Kind, Progress
 from experiments.analyses.queue import Job
 from experiments.analyses.requests import AnalysisRequest
 from experiments.database import database_now, reading, transaction
@@ -36,7 +36,7 @@ class TinyRequest(AnalysisRequest):
 TINY = Kind(TinyRequest, "tests.experiments.tiny_analysis", ("binary",))
 
 
-def read(session: Session, job: Job) -> Mapping[str, Any]:
+def read(session: Session, job: Job, *, progress: Progress) -> Mapping[str, Any]:  # noqa: ARG001  # nothing to read
     assert session.get(Analysis, job.id) is not None
     return job.parameters
 

@@ -24,8 +24,8 @@ class Finding:
 class Method(Protocol):
     """What a kind's module must have."""
 
-    def read(self, session: Session, job: Job) -> Any:
-        """Read all that is needed, quickly: nothing is read later."""
+    def read(self, session: Session, job: Job, *, progress: Progress) -> Any:
+        """Read all that is needed: nothing is read later. It says, too, how far it is."""
 
     def compute(self, data: Any, *, progress: Progress) -> Finding:
         """Turn what was read into a finding, saying now and then how far it is (0 to 1)."""

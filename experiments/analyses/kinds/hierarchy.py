@@ -34,7 +34,7 @@ class Seen:
     available: NDArray[np.bool_]
 
 
-def read(session: Session, job: Job) -> Seen:
+def read(session: Session, job: Job, *, progress: Progress) -> Seen:  # noqa: ARG001  # there is little to read
     """Read the metric's strata, all of the experiment's segments."""
     request = HierarchyRequest.model_validate(dict(job.parameters) | {"kind": job.kind})
     experiment, series = of_series.started_series(session, job.experiment, segment=None)

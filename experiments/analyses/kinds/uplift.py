@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from sqlmodel import Session
@@ -22,6 +23,8 @@ from experiments.uplift.units import UnitsRead, Wanted, read_units
 from optimizer.uplift.judging import judge
 from optimizer.uplift.study import Settings, study
 
+_READING: Final = 0.2  # of all the work, about
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -32,7 +35,7 @@ class Seen:
     sample: Sample
 
 
-def read(session: Session, job: Job) -> Seen:
+def read(session: Session, job: Job, *, progress: Progress) -> Seen:
     """Read the experiment's matured units with their attributes.
 
     Raises:
@@ -50,7 +53,7 @@ def read(session: Session, job: Job) -> Seen:
     gone = {variant.key: "It was retired." for variant in variants if variant.retired_at is not None}
     control = next(variant.key for variant in variants if variant.is_control)
     left_out = {key: why for key, why in (dict(harmful) | gone).items() if key != control}
-    units = read_units(session, wanted)
+    units = read_units(session, wanted, progress=lambda share: progress(_READING * share))
     sample = sample_of(
         units,
         wanted,
@@ -81,7 +84,7 @@ def compute(data: Seen, *, progress: Progress) -> Finding:
         rounds=request.rounds,
         seed=seed,
     )
-    found = study(sample.units, settings, progress=lambda share: progress(0.9 * share))
+    found = study(sample.units, settings, progress=lambda share: progress(_READING + (0.9 - _READING) * share))
     judgement = judge(found.held, settings, rng=np.random.default_rng(seed))
     features = data.units.features
     result = answer(data.source, sample, study=found, judgement=judgement, features=features, began=began)
