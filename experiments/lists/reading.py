@@ -332,7 +332,8 @@ def _rows_of_parquet(path: Path, schema: "pl.Schema", *, n_rows: int) -> Iterato
     import polars as pl
 
     kept = {pl.String, pl.Boolean, pl.Float32, pl.Float64, pl.Categorical, pl.Enum}
-    others = [name for name, kind in schema.items() if kind.base_type() not in kept and not kind.is_integer()]
+    kept |= {pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64}  # what JSON can hold
+    others = [name for name, kind in schema.items() if kind.base_type() not in kept]
     text = pl.sum_horizontal(pl.lit(0), pl.col(pl.String).str.len_bytes().sum(), pl.col(pl.Binary).bin.size().sum())
     for start in range(0, n_rows, _PARQUET_SLICE):
         try:
@@ -347,9 +348,12 @@ def _rows_of_parquet(path: Path, schema: "pl.Schema", *, n_rows: int) -> Iterato
 
 
 def _json_of(value: Any) -> Any:  # what Parquet holds, as JSON
-    """What JSON has no type for as text: times in ISO 8601, decimals as they are written."""
+    """What JSON has no type for as text: times in ISO 8601, decimals and integers of 128 bits as written."""
     if isinstance(value, list | dict):
-        return orjson.loads(orjson.dumps(value, default=_text_of))
+        try:
+            return orjson.loads(orjson.dumps(value, default=_text_of))
+        except orjson.JSONEncodeError:  # such an integer inside, or nested too deep
+            return _text_of(value)
     return None if value is None else _text_of(value)
 
 

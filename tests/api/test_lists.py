@@ -91,6 +91,17 @@ def test_parquet_in_and_out_keeps_types_and_order(running: Client) -> None:
     assert json.loads(answer.headers["X-Summary"])["n_decided"] == 2
 
 
+def test_integers_beyond_64_bits_come_back_as_text(running: Client) -> None:
+    wide = pl.Series([2**70], dtype=pl.Int128)
+    file = io.BytesIO()
+    pl.DataFrame({"customer_id": ["p1"], "event": ["click"], "value": wide, "list": wide.implode()}).write_parquet(file)
+    (row,), summary = _ndjson(running.post(f"{BATCH}&format=ndjson", data=file.getvalue(), headers=PARQUET).data)
+    assert (row["value"], row["list"]) == ("1180591620717411303424", "[1180591620717411303424]")
+    assert summary["is_complete"] is True
+    recorded = running.post("/v1/outcomes", data=file.getvalue(), headers=PARQUET).get_json()
+    assert (recorded["accepted"], recorded["n_rejected"]) == (0, 1)  # 2**70 is more than a value may be
+
+
 @pytest.mark.parametrize("accept", ["text/csv", "application/x-ndjson", "application/json", PARQUET["Content-Type"]])
 @pytest.mark.parametrize("sent", ["csv", "json"])
 def test_the_answer_has_the_form_that_is_accepted(running: Client, sent: str, accept: str) -> None:
