@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import threading
 from typing import Any
 
 import polars as pl
@@ -11,8 +12,10 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 from sqlmodel import func, select
 
+from experiments import journal
 from experiments.database import reading
 from experiments.tables import Decision, Outcome
 from experiments.worker import Worker
@@ -212,3 +215,20 @@ def test_any_bytes_are_an_answer_or_a_refusal(running: Client, data: bytes, form
     for path in (BATCH, "/v1/outcomes?event=click"):
         answer = running.post(path, data=data, headers=form)
         assert answer.status_code in {200, 400, 422}, answer.text
+
+
+def test_what_takes_longer_than_the_door_waits_counts_once(
+    running: Client, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither row has an id: what was being committed when the door tried again must not come back as another."""
+    monkeypatch.setattr(journal, "MAX_COMMIT_SECONDS", 0.05)
+    with worker.engine.connect() as holding:
+        is_postgresql = holding.dialect.name == "postgresql"
+        holding.execute(text("LOCK TABLE outcome IN EXCLUSIVE MODE" if is_postgresql else "DELETE FROM idempotency"))
+        release = threading.Timer(0.5, holding.rollback)
+        release.start()
+        answer = running.post("/v1/outcomes", data=b"customer_id,event\nc1,click\nc2,click\n", headers=CSV).get_json()
+        release.join()
+    assert answer["accepted"] + answer["duplicates"] == 2
+    with reading(worker.engine) as session:
+        assert session.exec(select(func.count()).select_from(Outcome)).one() == 2
