@@ -122,7 +122,7 @@ def _ask(body: DecisionIn, placements: list[str]) -> Asked:
     return ask()
 
 
-class ListQuery(BaseModel):
+class BatchQuery(BaseModel):
     """What is said of a list beside it: ``map.<field>=<column>``, and fields that are the same in all rows."""
 
     placement: str | None = None
@@ -136,7 +136,7 @@ class ListQuery(BaseModel):
     scope="decide",
     takes=BatchIn,
     takes_files=LIST_TYPES,
-    query=ListQuery,
+    query=BatchQuery,
     gives=BatchDecisions,
     gives_files=LIST_TYPES,
 )
