@@ -7,7 +7,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -41,6 +41,7 @@ _FORMS: Final[dict[str, Form]] = {
 LIST_TYPES: Final = (CSV, NDJSON, PARQUET)
 _TYPES: Final = {"csv": f"{CSV}; charset=utf-8", "ndjson": NDJSON, "json": "application/json", "parquet": PARQUET}
 _MAP: Final = "map."
+_PREFIX: Final = "optimizer-list-"  # of folders
 _OF_DECISIONS: Final = frozenset({"placement", "format"})
 _CHUNK: Final = 1 << 18
 _STALLED_SECONDS: Final = 60.0  # between two parts of a list, or of its answer
@@ -83,7 +84,7 @@ class Kept:
 @contextlib.contextmanager
 def keeping(form: Form) -> Iterator[Kept]:
     """Keep the current request's list on disk, until ``drop``, or until something in the block goes wrong."""
-    folder = Path(tempfile.mkdtemp(prefix="optimizer-list-"))
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
         yield Kept(_received(folder, form), folder)
     except BaseException:
@@ -151,7 +152,7 @@ def decide_list(form: Form) -> Response:
         parts = _counted(
             decide_rows(worker.decider, table.rows, placement=placement, sources=sources, is_text=table.is_text)
         )
-        return _answer(parts, kept, writer=Writer(table.columns, content_members(plan)), form=out)
+        return _answer(parts, writer=Writer(table.columns, content_members(plan)), form=out, drop=kept.drop)
 
 
 def decide_json(items: list[Any], *, placement: str, form: OutForm) -> Response:
@@ -163,8 +164,7 @@ def decide_json(items: list[Any], *, placement: str, form: OutForm) -> Response:
     table = Table(columns, rows, is_text=False)
     sources = sources_of(table, Layout(), fields=FIELDS, declared=(), needed=())
     parts = _counted(decide_rows(worker.decider, table.rows, placement=placement, sources=sources, is_text=False))
-    kept = Kept(table, Path(tempfile.mkdtemp(prefix="optimizer-list-")))
-    return _answer(parts, kept, writer=Writer(columns, content_members(plan)), form=form)
+    return _answer(parts, writer=Writer(columns, content_members(plan)), form=form)
 
 
 def record_list(form: Form, *, source: str) -> RecordedList:
@@ -183,15 +183,20 @@ def _counted(parts: Iterator[list[Answered]]) -> Iterator[list[Answered]]:
         yield answers
 
 
-def _answer(parts: Iterator[list[Answered]], kept: Kept, *, writer: Writer, form: OutForm) -> Response:
+def _answer(
+    parts: Iterator[list[Answered]], *, writer: Writer, form: OutForm, drop: Callable[[], None] = lambda: None
+) -> Response:
+    """The decided rows as they come, or as a Parquet file; ``drop`` is called when the last has been read."""
     summary = Summary()
     if form == "parquet":
-        path = kept.folder / "decisions.parquet"
-        write_parquet(path, parts, summary=summary, writer=writer)
-        answer = file_answer(path, form="parquet")
+        with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+            path = Path(folder) / "decisions.parquet"
+            write_parquet(path, parts, summary=summary, writer=writer)
+            answer = file_answer(path, form="parquet")
+        drop()  # at once: an answer that is passed through as a file is never told that it is closed
         answer.headers["X-Summary"] = orjson.dumps(summary.to_json()).decode()
     else:
         answer = Response(streamed(form, writer)(parts, summary), content_type=_TYPES[form])
+        answer.call_on_close(drop)
     answer.headers["Cache-Control"] = "private, no-store"
-    answer.call_on_close(kept.drop)
     return answer

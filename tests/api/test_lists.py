@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import tempfile
 import threading
 from typing import Any
 
@@ -103,6 +104,23 @@ def test_integers_beyond_64_bits_come_back_as_text(running: Client) -> None:
     assert summary["is_complete"] is True
     recorded = running.post("/v1/outcomes", data=file.getvalue(), headers=PARQUET).get_json()
     assert (recorded["accepted"], recorded["n_rejected"]) == (0, 1)  # 2**70 is more than a value may be
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson", "json", "parquet"])
+@pytest.mark.parametrize("sent", ["csv", "json"])
+def test_nothing_of_a_list_stays_on_disk(
+    running: Client, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, sent: str, form: str
+) -> None:
+    folder = tmp_path_factory.mktemp("lists")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    if sent == "csv":
+        answer = running.post(f"{BATCH}&format={form}", data=b"customer_id\nc1\n", headers=CSV)
+    else:
+        body = {"placement": "welcome", "items": [{"customer_id": "c1"}]}
+        answer = running.post(f"/v1/decisions/batch?format={form}", body)
+    assert len(answer.data) > 0
+    answer.close()
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("accept", ["text/csv", "application/x-ndjson", "application/json", PARQUET["Content-Type"]])
