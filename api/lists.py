@@ -25,7 +25,7 @@ from api.state import current_worker
 from experiments.decide import Decided
 from experiments.lists.columns import Layout, sources_of
 from experiments.lists.deciding import FIELDS, Answered, Summary, content_members, decide_rows
-from experiments.lists.reading import Encoding, Form, Row, Table, read_table
+from experiments.lists.reading import Encoding, Form, Table, read_table, row_of_json
 from experiments.lists.recording import FIELDS as OUTCOME_FIELDS
 from experiments.lists.recording import RecordedList, record_rows
 from experiments.lists.writing import Writer, streamed, write_parquet
@@ -159,7 +159,7 @@ def decide_json(items: list[Any], *, placement: str, form: OutForm) -> Response:
     """Decide for the items of a JSON body, answered in another form."""
     worker = current_worker()
     plan = worker.decider.placement(placement)
-    rows = (Row(i, item if isinstance(item, dict) else {}) for i, item in enumerate(items, start=1))
+    rows = (row_of_json(i, item) for i, item in enumerate(items, start=1))
     columns = next((tuple(item) for item in items if isinstance(item, dict)), ())
     table = Table(columns, rows, is_text=False)
     sources = sources_of(table, Layout(), fields=FIELDS, declared=(), needed=())

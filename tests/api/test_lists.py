@@ -24,6 +24,7 @@ from tests.api.conftest import Client, assert_problem, pointers
 
 BATCH = "/v1/decisions/batch?placement=welcome"
 CSV = {"Content-Type": "text/csv"}
+JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
 PARQUET = {"Content-Type": "application/vnd.apache.parquet"}
 
@@ -121,6 +122,18 @@ def test_nothing_of_a_list_stays_on_disk(
     assert len(answer.data) > 0
     answer.close()
     assert list(folder.iterdir()) == []
+
+
+def test_an_item_that_is_nested_too_deep_harms_no_other(running: Client) -> None:
+    deep = "[" * 300 + "]" * 300  # as much as can be read, and not written again
+    data = f'{{"placement": "welcome", "items": [{{"customer_id": "c1"}}, {{"customer_id": "c2", "x": {deep}}}, 5]}}'
+    rows, summary = _ndjson(running.post("/v1/decisions/batch?format=ndjson", data=data, headers=JSON).data)
+    assert [row.get("error", {}).get("detail") for row in rows] == [
+        None,
+        "the document: is nested too deep",
+        "the document: must be an object, not 5",
+    ]
+    assert (summary["n_decided"], summary["n_failed"], summary["is_complete"]) == (1, 2, True)
 
 
 @pytest.mark.parametrize("accept", ["text/csv", "application/x-ndjson", "application/json", PARQUET["Content-Type"]])
