@@ -1,6 +1,7 @@
 """The decision doors: which variant? For websites (POST) and for lists (batch)."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Final, Literal, Self
 
 from flask import Response
@@ -9,13 +10,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from api.answers import Text, json_answer
 from api.auth import check_public, is_from_page
 from api.doors import Doors
-from api.identity import read_ids
+from api.identity import asked_id
 from api.lists import LIST_TYPES, decide_json, decide_list, sent_form, wanted_form
 from api.metrics import count_decisions
 from api.reading import read_body
 from api.state import current_worker
 from experiments.decide import Decided
 from experiments.decisions.batch import MAX_ITEMS, Failed, decide_items
+from experiments.decisions.choosing import Asked
 from experiments.errors import FieldError
 from experiments.input.checks import check_id, shown
 from experiments.input.parsing import refuse
@@ -91,28 +93,36 @@ class BatchDecisions:
 def decide() -> Response:
     """Decide for one customer, durably, on one placement or (``placements``) on several."""
     body = read_body(DecisionIn)
-    customer_id = read_ids(body.customer_id, body.anonymous_id)
+    placements = (body.placements or []) if body.placement is None else [body.placement]
+    decisions = current_worker().decider.decide(_ask(body, placements), placements)
+    count_decisions(decisions)
+    return json_answer(Decisions(decisions) if body.placement is None else decisions[0])
+
+
+def _ask(body: DecisionIn, placements: list[str]) -> Asked:
+    """Who is asked for. Two ids are one person from now on, durably, unless the rest is refused or a preview."""
+    decider, customer_id = current_worker().decider, asked_id(body.customer_id, body.anonymous_id)
     check_public(body.attributes, preview=body.preview)
     if body.occasion_id is not None:
         check_id(body.occasion_id, "/occasion_id")
-    decider = current_worker().decider
-    asked = decider.ask(
+    ask = partial(
+        decider.ask,
         customer_id,
         occasion_id=body.occasion_id,
         attributes=body.attributes,
         preview=body.preview or None,
         public_only=is_from_page(),
     )
-    if body.placement is not None:
-        (decided,) = decider.decide(asked, [body.placement])
-        count_decisions([decided])
-        return json_answer(decided)
-    decisions = decider.decide(asked, body.placements or [])
-    count_decisions(decisions)
-    return json_answer(Decisions(decisions))
+    asked = ask()
+    if body.customer_id is None or body.anonymous_id is None or body.preview:
+        return asked
+    for key in placements:
+        decider.placement(key)
+    decider.join(body.anonymous_id, customer_id)
+    return ask()
 
 
-class ListQuery(BaseModel):
+class BatchQuery(BaseModel):
     """What is said of a list beside it: ``map.<field>=<column>``, and fields that are the same in all rows."""
 
     placement: str | None = None
@@ -126,7 +136,7 @@ class ListQuery(BaseModel):
     scope="decide",
     takes=BatchIn,
     takes_files=LIST_TYPES,
-    query=ListQuery,
+    query=BatchQuery,
     gives=BatchDecisions,
     gives_files=LIST_TYPES,
 )

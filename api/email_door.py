@@ -29,6 +29,7 @@ doors = Doors("decisions")
 _JSON: Final = "application/json; charset=utf-8"
 _TEXT: Final = "text/plain; charset=utf-8"
 _ATTRIBUTE: Final = "attr."
+_IDS: Final = ("customer_id", "anonymous_id", "occasion_id")
 _PURPOSES: Final = ("HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_PURPOSE", "HTTP_X_MOZ")
 _NOTHING: Final = object()
 
@@ -45,16 +46,16 @@ class DecisionQuery(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Recipient:
-    """Who the message is for; ``wrong`` names the ids that are none, with what is the matter.
+    """Who the message is for; an id that isn't there is ``missing`` or ``invalid``, as ``absent`` says.
 
     ``anonymous_id``: another id of theirs, to be joined.
     """
 
-    customer_id: str
+    customer_id: str | None
     anonymous_id: str | None
     occasion_id: str | None
     attributes: Mapping[str, str]
-    wrong: Mapping[str, str]
+    absent: Mapping[str, str]
 
 
 @doors.open(
@@ -87,28 +88,22 @@ def seconds_left(request: Request) -> float:
 
 def _recipient(request: Request) -> _Recipient:
     query, unreadable = request.args.to_dict(), unreadable_parameters()
-    anonymous_id = query.get("anonymous_id") or None
-    if anonymous_id is not None and not query.get("customer_id"):  # alone it is who is asked for
-        query["customer_id"] = anonymous_id
-    if anonymous_id is not None and ("anonymous_id" in unreadable or not _is_id(anonymous_id)):
-        anonymous_id = None
-    wrong = {}
-    for name in ("customer_id", "occasion_id"):
-        given = query.get(name)
-        if name in unreadable or (given and not _is_id(given)):
-            wrong[name] = "invalid"
-        elif not given:
-            wrong[name] = "missing"
+    given = {name: query.get(name, "") for name in _IDS}
+    whose = "customer_id" if given["customer_id"] else "anonymous_id"  # alone it is who is asked for
+    ids = {name: text for name, text in given.items() if name not in unreadable and _is_id(text)}
     return _Recipient(
-        customer_id=query["customer_id"],
-        anonymous_id=None if "customer_id" in wrong else anonymous_id,
-        occasion_id=None if "occasion_id" in wrong else query["occasion_id"],
+        customer_id=ids.get(whose),
+        anonymous_id=ids.get("anonymous_id"),
+        occasion_id=ids.get("occasion_id"),
         attributes={
             name.removeprefix(_ATTRIBUTE): value
             for name, value in query.items()
             if name.startswith(_ATTRIBUTE) and name not in unreadable
         },
-        wrong=wrong,
+        absent={
+            "customer_id": "invalid" if given[whose] else "missing",
+            "occasion_id": "invalid" if given["occasion_id"] else "missing",
+        },
     )
 
 
@@ -122,23 +117,23 @@ def _is_id(given: str) -> bool:
 
 def _decided(key: str, recipient: _Recipient, *, field: str | None, as_text: bool) -> tuple[Decided, Any]:
     """The decision, and what of its content was asked for."""
-    request, decider = current_request(), current_worker().decider
-    if recipient.anonymous_id is not None and not _is_prefetch(request):
-        decider.join_in_time(recipient.anonymous_id, recipient.customer_id, seconds=seconds_left(request))
+    request, decider, customer_id = current_request(), current_worker().decider, recipient.customer_id
+    if recipient.anonymous_id is not None and customer_id is not None and not _is_prefetch(request):
+        decider.join_in_time(recipient.anonymous_id, customer_id, seconds=seconds_left(request))
     asked = decider.ask(
-        recipient.customer_id,
+        customer_id or "",
         occasion_id=recipient.occasion_id,
         attributes=recipient.attributes,
         preview=True if _is_prefetch(request) else None,
         text=True,
     )
-    if "customer_id" in recipient.wrong:
-        reason = f"customer_id_{recipient.wrong['customer_id']}"
+    if customer_id is None:
+        reason = f"customer_id_{recipient.absent['customer_id']}"
         decided = decider.default(asked, key, reason=reason)
     else:
         decided = decider.decide_in_time(asked, key, seconds=seconds_left(request))
         if decided.reason == "occasion_id_missing":
-            decided = replace(decided, reason=f"occasion_id_{recipient.wrong['occasion_id']}")
+            decided = replace(decided, reason=f"occasion_id_{recipient.absent['occasion_id']}")
     if field is None and not as_text:
         return decided, None
     value = _wanted(decided.content, field)

@@ -1,17 +1,15 @@
-"""Who a request is about: a customer's id, an anonymous one, or both, which joins them."""
+"""Who a request is about: a customer's id, an anonymous one, or both."""
 
 from api.auth import events_allowed
-from api.state import current_worker
 from experiments.errors import FieldError, InvalidInput
 from experiments.input.checks import check_id
 
 
-def read_ids(customer_id: str | None, anonymous_id: str | None) -> str:
-    """The id that is asked for; where both are said, they are one person from now on, durably.
+def asked_id(customer_id: str | None, anonymous_id: str | None) -> str:
+    """The id that is asked for, of the one or two that are said.
 
     Raises:
-        InvalidInput: An id that can't be one, none at all, or a publishable key that would join two.
-        JournalBusy: They couldn't be joined now.
+        InvalidInput: An id that can't be one, or a publishable key that would join two.
     """
     if customer_id is not None:
         check_id(customer_id, "/customer_id")
@@ -22,5 +20,4 @@ def read_ids(customer_id: str | None, anonymous_id: str | None) -> str:
         return anonymous_id
     if events_allowed() is not None:
         raise InvalidInput([FieldError("/anonymous_id", "beside customer_id is not for publishable keys")])
-    current_worker().decider.join(anonymous_id, customer_id)
     return customer_id

@@ -5,7 +5,7 @@ A list is read to its end before its answer begins: a client that sends all befo
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -25,7 +25,7 @@ from api.threads import received
 from experiments.decide import Decided
 from experiments.lists.columns import Layout, sources_of
 from experiments.lists.deciding import FIELDS, Answered, Summary, content_members, decide_rows
-from experiments.lists.reading import Encoding, Form, Row, Table, read_table
+from experiments.lists.reading import Encoding, Form, Table, read_table, row_of_json
 from experiments.lists.recording import FIELDS as OUTCOME_FIELDS
 from experiments.lists.recording import RecordedList, record_rows
 from experiments.lists.writing import Writer, streamed, write_parquet
@@ -148,20 +148,19 @@ def decide_list(form: Form) -> Response:
         parts = _counted(
             decide_rows(worker.decider, table.rows, placement=placement, sources=sources, is_text=table.is_text)
         )
-        return _answer(parts, kept, writer=Writer(table.columns, content_members(plan)), form=out)
+        return _answer(parts, writer=Writer(table.columns, content_members(plan)), form=out, drop=kept.folder.drop)
 
 
 def decide_json(items: list[Any], *, placement: str, form: OutForm) -> Response:
     """Decide for the items of a JSON body, answered in another form."""
     worker = current_worker()
     plan = worker.decider.placement(placement)
-    rows = (Row(i, item if isinstance(item, dict) else {}) for i, item in enumerate(items, start=1))
+    rows = (row_of_json(i, item) for i, item in enumerate(items, start=1))
     columns = next((tuple(item) for item in items if isinstance(item, dict)), ())
     table = Table(columns, rows, is_text=False)
     sources = sources_of(table, Layout(), fields=FIELDS, declared=(), needed=())
     parts = _counted(decide_rows(worker.decider, table.rows, placement=placement, sources=sources, is_text=False))
-    kept = Kept(table, new_folder())
-    return _answer(parts, kept, writer=Writer(columns, content_members(plan)), form=form)
+    return _answer(parts, writer=Writer(columns, content_members(plan)), form=form)
 
 
 def record_list(form: Form, *, source: str) -> RecordedList:
@@ -183,23 +182,30 @@ def _counted(parts: Iterator[list[Answered]]) -> Iterator[list[Answered]]:
         yield answers
 
 
-def _answer(parts: Iterator[list[Answered]], kept: Kept, *, writer: Writer, form: OutForm) -> Response:
+def _answer(
+    parts: Iterator[list[Answered]], *, writer: Writer, form: OutForm, drop: Callable[[], None] = lambda: None
+) -> Response:
+    """The decided rows as they come, or as a Parquet file; ``drop`` is called when the last has been read."""
     summary = Summary()
     if form == "parquet":
-        path = kept.folder.path / "decisions.parquet"
-        write_parquet(path, parts, summary=summary, writer=writer)
-        answer = file_answer(path, form="parquet")
+        folder = new_folder()
+        try:
+            path = folder.path / "decisions.parquet"
+            write_parquet(path, parts, summary=summary, writer=writer)
+            answer = file_answer(path, form="parquet")
+        finally:
+            folder.drop()
+        drop()  # at once: an answer that is passed through as a file is never told that it is closed
         answer.headers["X-Summary"] = orjson.dumps(summary.to_json()).decode()
-        kept.folder.drop()  # the server is handed the open file itself, and never says when it is done
     else:
-        answer = Response(_to_the_end(streamed(form, writer)(parts, summary), kept), content_type=_TYPES[form])
-        answer.call_on_close(kept.folder.drop)
+        answer = Response(_to_the_end(streamed(form, writer)(parts, summary), drop), content_type=_TYPES[form])
+        answer.call_on_close(drop)
     answer.headers["Cache-Control"] = "private, no-store"
     return answer
 
 
-def _to_the_end(stream: Iterator[bytes], kept: Kept) -> Iterator[bytes]:
+def _to_the_end(stream: Iterator[bytes], drop: Callable[[], None]) -> Iterator[bytes]:
     try:
         yield from stream
     finally:
-        kept.folder.drop()
+        drop()

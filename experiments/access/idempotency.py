@@ -83,11 +83,13 @@ def release(session: Session, claimed: Claim) -> None:
 
 
 def prune(session: Session) -> None:
-    """Forget what has expired, and of the rest all but the latest ``MAX_KEPT``."""
+    """Forget what has expired, and of the answers all but the latest ``MAX_KEPT``; claims stay, for their minute."""
     connection, expires_at = session.connection(), col(Idempotency.expires_at)
+    is_answer = col(Idempotency.status).is_not(None)
     connection.execute(delete(Idempotency).where(expires_at <= database_now(session)))
-    too_old = select(expires_at).order_by(expires_at.desc()).offset(MAX_KEPT).limit(1).scalar_subquery()
-    connection.execute(delete(Idempotency).where(expires_at <= too_old))
+    latest = select(expires_at).where(is_answer).order_by(expires_at.desc())
+    too_old = latest.offset(MAX_KEPT).limit(1).scalar_subquery()
+    connection.execute(delete(Idempotency).where(is_answer, expires_at <= too_old))
 
 
 def _is(claimed: Claim) -> tuple[ColumnElement[bool], ...]:

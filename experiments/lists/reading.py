@@ -35,7 +35,7 @@ _MOST_AT_ONCE: Final = 4_000_000  # characters of the rows that are in memory to
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _PARQUET_SLICE: Final = 10_000
 _PARQUET_TEXT: Final = 64_000_000  # bytes of text in so many rows
-_NESTED: Final = 100  # brackets of a row of NDJSON that are looked at more closely
+_LOOKED_AT: Final = 100  # rows of NDJSON, for the first that can be read
 _NOT_UTF8: Final = re.compile("[\ud800-\udfff]")  # what stands for a byte that is none
 _ZSTD_WINDOW: Final = 1 << 27  # 128 MB: what zstd itself takes without being told
 
@@ -280,7 +280,7 @@ def _read_ndjson(stream: _Bounded) -> Table:
     first: list[Row] = []
     for row in rows:  # the first that can be read says what columns there are
         first.append(row)
-        if row.error is None or len(first) == _NESTED:
+        if row.error is None or len(first) == _LOOKED_AT:
             break
     columns = tuple(first[-1].values)[:_MOST_COLUMNS] if first else ()
     return Table(columns, chain(first, rows), is_text=False)
@@ -294,21 +294,26 @@ def _rows_of_ndjson(lines: io.BufferedReader) -> Iterator[Row]:
         if not line.strip():
             continue
         number += 1
-        yield _row_of_json(number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
+        yield _row_of_line(number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
 
 
-def _row_of_json(number: int, line: bytes) -> Row:
+def _row_of_line(number: int, line: bytes) -> Row:
     try:
         value = orjson.loads(line)
-        if line.count(b"[") + line.count(b"{") > _NESTED:
-            orjson.dumps(value)  # it writes less deep than it reads
     except orjson.JSONDecodeError as error:
         return Row(number, {}, f"is no JSON: {error.msg}", len(line))
+    return row_of_json(number, value, size=len(line))
+
+
+def row_of_json(number: int, value: Any, *, size: int = 0) -> Row:  # JSON
+    """A row of what JSON held; one that can't be written again is an error, as is what is no object."""
+    if not isinstance(value, dict):
+        return Row(number, {}, f"must be an object, not {shown(value)}", size)
+    try:
+        orjson.dumps(value)  # it writes less deep than it reads
     except orjson.JSONEncodeError:
-        return Row(number, {}, "is nested too deep", len(line))
-    if isinstance(value, dict):
-        return Row(number, value, None, len(line))
-    return Row(number, {}, f"must be an object, not {shown(value)}", len(line))
+        return Row(number, {}, "is nested too deep", size)
+    return Row(number, value, None, size)
 
 
 # Parquet.
@@ -332,7 +337,8 @@ def _rows_of_parquet(path: Path, schema: "pl.Schema", *, n_rows: int) -> Iterato
     import polars as pl
 
     kept = {pl.String, pl.Boolean, pl.Float32, pl.Float64, pl.Categorical, pl.Enum}
-    others = [name for name, kind in schema.items() if kind.base_type() not in kept and not kind.is_integer()]
+    kept |= {pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64}  # what JSON can hold
+    others = [name for name, kind in schema.items() if kind.base_type() not in kept]
     text = pl.sum_horizontal(pl.lit(0), pl.col(pl.String).str.len_bytes().sum(), pl.col(pl.Binary).bin.size().sum())
     for start in range(0, n_rows, _PARQUET_SLICE):
         try:
@@ -347,9 +353,12 @@ def _rows_of_parquet(path: Path, schema: "pl.Schema", *, n_rows: int) -> Iterato
 
 
 def _json_of(value: Any) -> Any:  # what Parquet holds, as JSON
-    """What JSON has no type for as text: times in ISO 8601, decimals as they are written."""
+    """What JSON has no type for as text: times in ISO 8601, decimals and integers of 128 bits as written."""
     if isinstance(value, list | dict):
-        return orjson.loads(orjson.dumps(value, default=_text_of))
+        try:
+            return orjson.loads(orjson.dumps(value, default=_text_of))
+        except orjson.JSONEncodeError:  # such an integer inside, or nested too deep
+            return _text_of(value)
     return None if value is None else _text_of(value)
 
 

@@ -1,5 +1,6 @@
 """Recording a list of outcomes of any length, such as an email tool's click report."""
 
+import secrets
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -69,8 +70,8 @@ def record_rows(
 def _item(values: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
     said = {name: sources.field(values, name) for name in FIELDS}
     item = {name: _typed(name, value) for name, value in said.items() if value is not None}
-    if "occurred_at" in item and "outcome_id" not in item:
-        item["outcome_id"] = _id_of(item)
+    if "outcome_id" not in item:  # one even where each report counts: while it is tried again, it stays the same report
+        item["outcome_id"] = _id_of(item) if "occurred_at" in item else f"row-{secrets.token_hex(16)}"
     return item
 
 

@@ -131,13 +131,15 @@ def wish_of(retry_after: str | None, *, now: datetime) -> timedelta | None:
 
     >>> wish_of("120", now=datetime(2026, 1, 1, tzinfo=UTC))
     datetime.timedelta(seconds=120)
+    >>> wish_of("Mon, 01 Jan 2024 00:00:00 +99999999999999999999", now=datetime(2026, 1, 1, tzinfo=UTC)) is None
+    True
     """
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():
         return timedelta(seconds=int(text[:_LONGEST_WISH_DIGITS]))
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(moment.replace(tzinfo=moment.tzinfo or UTC) - now, timedelta())
 

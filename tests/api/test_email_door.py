@@ -94,6 +94,10 @@ def test_what_is_missing_or_wrong_is_said(welcome: Client) -> None:
         ("customer_id=%ed%a0%80", "customer_id_invalid"),
         ("customer_id=a%00b", "customer_id_invalid"),
         (f"customer_id={'x' * 300}", "customer_id_invalid"),
+        ("anonymous_id=", "customer_id_missing"),
+        ("anonymous_id=%ff", "customer_id_invalid"),
+        ("anonymous_id=a%00b", "customer_id_invalid"),
+        ("customer_id=%ff&anonymous_id=v", "customer_id_invalid"),
     ],
 )
 def test_a_recipient_without_a_usable_id_gets_the_default(
@@ -106,6 +110,13 @@ def test_a_recipient_without_a_usable_id_gets_the_default(
     text_answer = running.get(f"{DOOR}?{query}&format=text")
     assert (text_answer.text, text_answer.headers["X-Reason"]) == ("Welcome!", reason)
     assert n_decisions(worker) == 0
+
+
+def test_an_unusable_id_is_not_looked_up_among_people(running: Client) -> None:
+    """PostgreSQL can't even be asked for a text with a NUL."""
+    running.decide("c", anonymous_id="v")
+    answer = running.get(f"{DOOR}?customer_id=a%00b")
+    assert (answer.status_code, answer.get_json()["reason"]) == (200, "customer_id_invalid")
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,19 @@ def test_only_so_many_are_kept_the_latest_ones(
     assert {row.key for row in rows(worker)} == {"k2", "k3", "k4"}
 
 
+def test_a_request_under_way_is_not_forgotten_for_answers(
+    welcome: Client, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "MAX_KEPT", 1)
+    for n in range(2):
+        welcome.post("/v1/outcomes", CLICK, headers={"Idempotency-Key": f"k{n}"})
+    with transaction(worker.engine) as session:
+        idempotency.claim(session, "key/test", key="running")
+        idempotency.prune(session)
+    assert {row.key for row in rows(worker)} == {"k1", "running"}
+    assert_problem(welcome.post("/v1/outcomes", CLICK, headers={"Idempotency-Key": "running"}), 409, "request_running")
+
+
 def test_without_the_header_nothing_is_kept(welcome: Client, worker: Worker) -> None:
     welcome.post("/v1/outcomes", CLICK)
     welcome.post("/v1/decisions", {"placement": "welcome", "customer_id": "c"}, headers=KEYED)

@@ -27,6 +27,11 @@ def _pair(client: Client, *, alike: bool, n: int = 0) -> tuple[str, str]:
     raise AssertionError
 
 
+def _aliases(worker: Worker) -> dict[str, str]:
+    with reading(worker.engine) as session:
+        return {row.id: row.customer_id for row in session.exec(select(Alias))}
+
+
 def _agrees(worker: Worker) -> bool:
     with reading(worker.engine) as session:
         return not any(recount(session, number).differences for number in all_series(session))
@@ -49,6 +54,19 @@ def test_after_login_the_earliest_decision_wins(running: Client, worker: Worker)
 def test_an_anonymous_id_alone_is_who_is_asked_for(running: Client) -> None:
     answer = running.post("/v1/decisions", {"placement": "welcome", "anonymous_id": "v1"}).get_json()
     assert answer["decision_id"] == running.decide("v1")["decision_id"]
+
+
+def test_a_request_that_is_refused_or_a_preview_joins_nobody(running: Client, worker: Worker) -> None:
+    """A join can't be undone."""
+    running.put("/v1/attributes/orders", {"type": "number"})
+    both = {"placement": "welcome", "customer_id": "anna", "anonymous_id": "v1"}
+    for wrong in ({"placement": "nowhere"}, {"attributes": {"orders": "x"}}, {"occasion_id": ""}):
+        assert running.post("/v1/decisions", both | wrong).status_code in {404, 422}
+    for preview in (True, "b"):
+        assert running.post("/v1/decisions", both | {"preview": preview}).get_json()["source"] == "preview"
+    assert _aliases(worker) == {}
+    running.post("/v1/decisions", both)
+    assert _aliases(worker) == {"v1": "anna"}
 
 
 def test_two_devices_with_different_decisions_are_marked_and_stay_counted(running: Client, worker: Worker) -> None:

@@ -4,6 +4,8 @@ import csv
 import gzip
 import io
 import json
+import tempfile
+import threading
 from typing import Any
 
 import polars as pl
@@ -11,8 +13,10 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 from sqlmodel import func, select
 
+from experiments import journal
 from experiments.database import reading
 from experiments.tables import Decision, Outcome
 from experiments.worker import Worker
@@ -20,6 +24,7 @@ from tests.api.conftest import Client, assert_problem, pointers
 
 BATCH = "/v1/decisions/batch?placement=welcome"
 CSV = {"Content-Type": "text/csv"}
+JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
 PARQUET = {"Content-Type": "application/vnd.apache.parquet"}
 
@@ -89,6 +94,46 @@ def test_parquet_in_and_out_keeps_types_and_order(running: Client) -> None:
     assert back["error_code"].to_list() == [None, "invalid_input", None]
     assert back["propensity"].dtype == pl.Float64
     assert json.loads(answer.headers["X-Summary"])["n_decided"] == 2
+
+
+def test_integers_beyond_64_bits_come_back_as_text(running: Client) -> None:
+    wide = pl.Series([2**70], dtype=pl.Int128)
+    file = io.BytesIO()
+    pl.DataFrame({"customer_id": ["p1"], "event": ["click"], "value": wide, "list": wide.implode()}).write_parquet(file)
+    (row,), summary = _ndjson(running.post(f"{BATCH}&format=ndjson", data=file.getvalue(), headers=PARQUET).data)
+    assert (row["value"], row["list"]) == ("1180591620717411303424", "[1180591620717411303424]")
+    assert summary["is_complete"] is True
+    recorded = running.post("/v1/outcomes", data=file.getvalue(), headers=PARQUET).get_json()
+    assert (recorded["accepted"], recorded["n_rejected"]) == (0, 1)  # 2**70 is more than a value may be
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson", "json", "parquet"])
+@pytest.mark.parametrize("sent", ["csv", "json"])
+def test_nothing_of_a_list_stays_on_disk(
+    running: Client, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, sent: str, form: str
+) -> None:
+    folder = tmp_path_factory.mktemp("lists")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    if sent == "csv":
+        answer = running.post(f"{BATCH}&format={form}", data=b"customer_id\nc1\n", headers=CSV)
+    else:
+        body = {"placement": "welcome", "items": [{"customer_id": "c1"}]}
+        answer = running.post(f"/v1/decisions/batch?format={form}", body)
+    assert len(answer.data) > 0
+    answer.close()
+    assert list(folder.iterdir()) == []
+
+
+def test_an_item_that_is_nested_too_deep_harms_no_other(running: Client) -> None:
+    deep = "[" * 300 + "]" * 300  # as much as can be read, and not written again
+    data = f'{{"placement": "welcome", "items": [{{"customer_id": "c1"}}, {{"customer_id": "c2", "x": {deep}}}, 5]}}'
+    rows, summary = _ndjson(running.post("/v1/decisions/batch?format=ndjson", data=data, headers=JSON).data)
+    assert [row.get("error", {}).get("detail") for row in rows] == [
+        None,
+        "the document: is nested too deep",
+        "the document: must be an object, not 5",
+    ]
+    assert (summary["n_decided"], summary["n_failed"], summary["is_complete"]) == (1, 2, True)
 
 
 @pytest.mark.parametrize("accept", ["text/csv", "application/x-ndjson", "application/json", PARQUET["Content-Type"]])
@@ -203,3 +248,20 @@ def test_any_bytes_are_an_answer_or_a_refusal(running: Client, data: bytes, form
     for path in (BATCH, "/v1/outcomes?event=click"):
         answer = running.post(path, data=data, headers=form)
         assert answer.status_code in {200, 400, 422}, answer.text
+
+
+def test_what_takes_longer_than_the_door_waits_counts_once(
+    running: Client, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither row has an id: what was being committed when the door tried again must not come back as another."""
+    monkeypatch.setattr(journal, "MAX_COMMIT_SECONDS", 0.05)
+    with worker.engine.connect() as holding:
+        is_postgresql = holding.dialect.name == "postgresql"
+        holding.execute(text("LOCK TABLE outcome IN EXCLUSIVE MODE" if is_postgresql else "DELETE FROM idempotency"))
+        release = threading.Timer(0.5, holding.rollback)
+        release.start()
+        answer = running.post("/v1/outcomes", data=b"customer_id,event\nc1,click\nc2,click\n", headers=CSV).get_json()
+        release.join()
+    assert answer["accepted"] + answer["duplicates"] == 2
+    with reading(worker.engine) as session:
+        assert session.exec(select(func.count()).select_from(Outcome)).one() == 2

@@ -106,7 +106,7 @@ def test_late_units_and_hours_that_are_left_out_are_not_read(engine: Engine, log
             )
         )
         session.flush()
-        assert len(read_units(session, _wanted(session)).y) == n - 7
+        assert len(read_units(session, _wanted(session), progress=lambda _: None).y) == n - 7
 
 
 def test_a_campaign_whose_customers_differ_is_worth_targeting(engine: Engine, log: pl.DataFrame) -> None:
