@@ -58,6 +58,16 @@ def answer_once(answer: Callable[[], ResponseReturnValue]) -> ResponseReturnValu
     return Response(found.body, status=found.status, headers=found.headers | {"Idempotent-Replayed": "true"})
 
 
+def key_of_request() -> str | None:
+    """The current request's key; None without one.
+
+    Raises:
+        InvalidHeader: It is none.
+    """
+    header = current_request().environ.get(HEADER)
+    return None if header is None else _key(header)
+
+
 def _key(header: str) -> str:
     text = header.strip()
     if (quoted := _QUOTED.fullmatch(text)) is not None:

@@ -1,5 +1,6 @@
 """The outcome door: what happened?"""
 
+from hashlib import blake2b
 from typing import Any
 
 from flask import Response
@@ -9,6 +10,7 @@ from api.answers import json_answer
 from api.auth import actor, events_allowed
 from api.doors import Doors
 from api.errors import InvalidJson
+from api.idempotency import key_of_request
 from api.lists import LIST_TYPES, record_list, sent_form
 from api.metrics import count_outcomes
 from api.reading import parse_json, parse_leniently, read_data
@@ -48,7 +50,7 @@ def record() -> Response:
         listed = record_list(form, source=actor())
         count_outcomes(listed.statuses | {"duplicate": listed.duplicates, "rejected": listed.n_rejected})
         return json_answer(listed)
-    items = _items(_read(read_data(max_bytes=worker.config.max_batch_bytes)))
+    items = _named(_items(_read(read_data(max_bytes=worker.config.max_batch_bytes))))
     recorded = worker.recorder.record(items, source=actor(), events=events_allowed())
     count_outcomes(recorded.statuses | {"duplicate": recorded.duplicates, "rejected": len(recorded.rejected)})
     return json_answer(recorded)
@@ -63,6 +65,22 @@ def _read(data: bytes) -> Any:  # JSON
         if not isinstance(body, dict) or not isinstance(body.get("outcomes"), list):
             raise
         return body
+
+
+def _named(items: list[object]) -> list[object]:
+    """Outcomes without an id, of a request with an Idempotency-Key, get one that a repeat gives them again.
+
+    The first try may have been stored just after it was answered with 503.
+    """
+    key = key_of_request()
+    if key is None:
+        return items
+    return [
+        {**item, "outcome_id": blake2b(repr((key, index, item)).encode(errors="replace"), digest_size=16).hexdigest()}
+        if isinstance(item, dict) and item.get("outcome_id") is None
+        else item
+        for index, item in enumerate(items)
+    ]
 
 
 def _items(body: Any) -> list[object]:  # JSON

@@ -129,6 +129,24 @@ def test_a_server_error_is_not_kept(welcome: Client, worker: Worker, monkeypatch
     assert welcome.post("/v1/outcomes", CLICK, headers=KEYED).status_code == 200
 
 
+def test_outcomes_that_are_stored_after_a_503_count_once(
+    welcome: Client, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Recorder.record
+
+    def too_late(self: Recorder, *args: Any, **more: Any) -> Any:
+        record(self, *args, **more)
+        raise JournalBusy("the database is away")
+
+    body = {"outcomes": [CLICK, CLICK, CLICK | {"outcome_id": "own"}]}
+    monkeypatch.setattr(Recorder, "record", too_late)
+    assert welcome.post("/v1/outcomes", body, headers=KEYED).status_code == 503
+    monkeypatch.setattr(Recorder, "record", record)
+    again = welcome.post("/v1/outcomes", body, headers=KEYED).get_json()
+    assert (again["accepted"], again["duplicates"]) == (0, 3)
+    assert n_outcomes(worker) == 3
+
+
 def test_a_missing_scope_is_not_kept(welcome: Client, app: Flask, worker: Worker) -> None:
     decides = Client(app.test_client(), make_key(worker, "decide", name="decides"))
     assert decides.post("/v1/outcomes", CLICK, headers=KEYED).status_code == 403
