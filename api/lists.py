@@ -17,6 +17,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 from api.errors import MissingParameter, UnsupportedMediaType
 from api.files import CSV, PARQUET, file_answer
 from api.folders import Folder, new_folder
+from api.idempotency import key_of_request
 from api.metrics import count_decisions
 from api.reading import content_encoding, query_parameters
 from api.requests import current_request
@@ -171,7 +172,9 @@ def record_list(form: Form, *, source: str) -> RecordedList:
         if "placement" in said.constants:
             current_worker().decider.placement(said.constants["placement"])  # a slip here would be one of every row
         try:
-            return record_rows(current_worker().recorder, kept.table.rows, sources=sources, source=source)
+            return record_rows(
+                current_worker().recorder, kept.table.rows, sources=sources, source=source, key=key_of_request()
+            )
         finally:
             kept.folder.drop()
 

@@ -33,7 +33,13 @@ class RecordedList:
 
 
 def record_rows(
-    recorder: Recorder, rows: Iterator[Row], *, sources: Sources, source: str, events: Collection[str] | None = None
+    recorder: Recorder,
+    rows: Iterator[Row],
+    *,
+    sources: Sources,
+    source: str,
+    events: Collection[str] | None = None,
+    key: str | None = None,
 ) -> RecordedList:
     """Record slice by slice; a bad row harms no other.
 
@@ -45,15 +51,16 @@ def record_rows(
         sources: Where a row's fields come from.
         source: Who reports.
         events: As of ``Recorder.record``.
+        key: Names the request: then rows without an id and a time are the same when it is sent again, too.
     Raises:
         JournalBusy: A slice could not be written for two minutes; what came before is durable.
         ListUnreadable: The rest can't be read; what came before is durable.
     """
-    done = RecordedList()
+    done, request = RecordedList(), key or secrets.token_hex(16)
     pace = Pace(_AT_ONCE)
     for part in in_parts(rows, pace):
         good = [row for row in part if row.error is None]
-        items = [_item(row.values, sources) for row in good]
+        items = [_item(row, sources, request=request) for row in good]
         began = time.monotonic()
         recorded = patiently(partial(recorder.record, items, source=source, events=events))
         pace.took(time.monotonic() - began)
@@ -67,11 +74,11 @@ def record_rows(
     return done
 
 
-def _item(values: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
-    said = {name: sources.field(values, name) for name in FIELDS}
+def _item(row: Row, sources: Sources, *, request: str) -> dict[str, Any]:
+    said = {name: sources.field(row.values, name) for name in FIELDS}
     item = {name: _typed(name, value) for name, value in said.items() if value is not None}
     if "outcome_id" not in item:  # one even where each report counts: while it is tried again, it stays the same report
-        item["outcome_id"] = _id_of(item) if "occurred_at" in item else f"row-{secrets.token_hex(16)}"
+        item["outcome_id"] = _id_of(item if "occurred_at" in item else {**item, "of": (request, row.number)})
     return item
 
 

@@ -147,6 +147,19 @@ def test_outcomes_that_are_stored_after_a_503_count_once(
     assert n_outcomes(worker) == 3
 
 
+def test_a_list_whose_answer_was_lost_counts_once(welcome: Client, worker: Worker) -> None:
+    headers = KEYED | {"Content-Type": "text/csv"}
+    clicks = b"customer_id\nanna\nanna\n"
+    assert welcome.post("/v1/outcomes?event=click", data=clicks, headers=headers).get_json()["accepted"] == 2
+    with transaction(worker.engine) as session:  # as if its process had been killed just before it answered
+        session.delete(session.exec(select(Idempotency)).one())
+    again = welcome.post("/v1/outcomes?event=click", data=clicks, headers=headers).get_json()
+    assert (again["accepted"], again["duplicates"]) == (0, 2)
+    unnamed = {"Content-Type": "text/csv"}
+    assert welcome.post("/v1/outcomes?event=click", data=clicks, headers=unnamed).get_json()["accepted"] == 2
+    assert n_outcomes(worker) == 4
+
+
 def test_a_missing_scope_is_not_kept(welcome: Client, app: Flask, worker: Worker) -> None:
     decides = Client(app.test_client(), make_key(worker, "decide", name="decides"))
     assert decides.post("/v1/outcomes", CLICK, headers=KEYED).status_code == 403
