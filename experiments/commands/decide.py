@@ -117,7 +117,7 @@ def _decide(job: _Job, table: Table, *, sources: Sources, waiting: Waiting) -> S
     plan = decider.placement(job.placement)
     parts = decide_rows(decider, table.rows, placement=job.placement, sources=sources, is_text=is_text)
     writer, summary = Writer(table.columns, content_members(plan)), Summary()
-    out = check_output(job.target, file=job.file)
+    out, _ = kind_of(job.target)
     unfinished = job.target.with_name(f".{job.target.name}.unfinished")
     with progress_bar("Deciding", total=None) as advance:
         shown = _shown(parts, advance, see=lambda one: waiting.see(one.decided, (one.row, sources, is_text)))

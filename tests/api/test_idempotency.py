@@ -39,6 +39,19 @@ def n_outcomes(worker: Worker) -> int:
         return len(session.exec(select(Outcome.id)).all())
 
 
+def _held_up(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Recording begins, which the first event tells, and waits for the second."""
+    began, go_on, record = threading.Event(), threading.Event(), Recorder.record
+
+    def slowly(self: Recorder, *args: Any, **more: Any) -> Any:
+        began.set()
+        assert go_on.wait(30)
+        return record(self, *args, **more)
+
+    monkeypatch.setattr(Recorder, "record", slowly)
+    return began, go_on
+
+
 def rows(worker: Worker) -> list[Idempotency]:
     """All claims and answers."""
     with reading(worker.engine) as session:
@@ -202,14 +215,7 @@ def test_what_a_view_leaves_unread_is_read_if_it_is_short(
 def test_of_requests_at_the_same_time_one_is_answered(
     welcome: Client, app: Flask, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    began, go_on, record = threading.Event(), threading.Event(), Recorder.record
-
-    def slowly(self: Recorder, *args: Any, **more: Any) -> Any:
-        began.set()
-        assert go_on.wait(30)
-        return record(self, *args, **more)
-
-    monkeypatch.setattr(Recorder, "record", slowly)
+    began, go_on = _held_up(monkeypatch)
     statuses: list[int] = []
     other = Client(app.test_client(), welcome.key)
     first = threading.Thread(
@@ -230,14 +236,7 @@ def test_of_requests_at_the_same_time_one_is_answered(
 def test_a_claim_is_held_while_its_work_lasts(
     welcome: Client, worker: Worker, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    began, go_on, record = threading.Event(), threading.Event(), Recorder.record
-
-    def slowly(self: Recorder, *args: Any, **more: Any) -> Any:
-        began.set()
-        assert go_on.wait(30)
-        return record(self, *args, **more)
-
-    monkeypatch.setattr(Recorder, "record", slowly)
+    began, go_on = _held_up(monkeypatch)
     monkeypatch.setattr(api.idempotency, "RENEW_SECONDS", 0.05)
     other = Client(app.test_client(), welcome.key)
     first = threading.Thread(target=lambda: other.post("/v1/outcomes", CLICK, headers=KEYED))
