@@ -125,9 +125,8 @@ class XLearner(UpliftLearner):
     """
 
     def _learn(self, units: "_Units") -> None:
-        means = predictions(
-            _by_variant(self.model, units), units.x
-        )  # each side's units have not seen the other's model
+        models = _by_variant(self.model, units)
+        means = predictions(models, units.x)  # each side's units have not seen the other's model
         control = units.variant == 0
         self.sides_, self.share_ = [], []
         for one in range(1, self.n_variants_):
