@@ -1,4 +1,4 @@
-"""The background process: sweeps, corrects, guards, settles sends, learns, keeps SQLite's log short, over and over.
+"""The background process: sweeps, corrects, guards, settles sends, learns, sums days, cuts SQLite's log, over again.
 
 Beside it, in a process of its own, it has one analysis run at a time; in a thread of its own, webhooks are delivered.
 """
@@ -23,6 +23,7 @@ from experiments.learning.lease import holder_name, release, take
 from experiments.mail_events.rows import forget
 from experiments.outcomes.rows import sweep
 from experiments.send_plans.settle import settle
+from experiments.tallies.summing import DaySums
 from experiments.webhooks.courier import Courier
 from experiments.webhooks.verdicts import Verdicts
 
@@ -86,7 +87,7 @@ def run(engine: Engine, *, learn_seconds: float, stop: threading.Event, webhooks
         webhooks_private: Whether webhooks may lead to private addresses.
     """
     holder, n_failures, checkpoint_at = holder_name(), 0, time.monotonic()
-    analyst, verdicts = Analyst(engine), Verdicts(engine)
+    analyst, verdicts, day_sums = Analyst(engine), Verdicts(engine), DaySums(engine)
     courier = Courier(engine, allows_private=webhooks_private)
     while not stop.is_set():
         done = None
@@ -96,6 +97,7 @@ def run(engine: Engine, *, learn_seconds: float, stop: threading.Event, webhooks
             analyst.look()
             courier.look()
             if done is not None:
+                day_sums.look()
                 verdicts.look(holder=holder, lease_seconds=LEASE_SECONDS)
             if time.monotonic() >= checkpoint_at:
                 checkpoint(engine)

@@ -217,12 +217,13 @@ def _more(tallies: Tallies, *, capped: bool) -> dict[str, Floats]:
 
 
 def _propensities(tallies: Tallies, weights: Weights, *, segment: Ints, version: Ints) -> Floats:
+    pairs, of_block = np.unique(np.stack([segment, version]), axis=1, return_inverse=True)
     rows = []
-    for index, number in zip(segment.tolist(), version.tolist(), strict=True):
+    for index, number in pairs.T.tolist():
         key = (tallies.segments[index], number)
         shares = weights[key] if key in weights else weights[EVERYONE, number]
         rows.append([shares.get(variant, 0.0) for variant in tallies.variants])
-    return np.array(rows, dtype=np.float64).reshape(-1, len(tallies.variants))
+    return np.array(rows, dtype=np.float64).reshape(-1, len(tallies.variants))[of_block]
 
 
 def relabelled(strata: Strata, standing: Sequence[int], *, variants: tuple[str, str]) -> Strata:

@@ -19,7 +19,16 @@ from experiments.tables.definitions import (
 from experiments.tables.journal import Alias, Attribution, Customer, Decision, DecisionAlias, Outcome, Response
 from experiments.tables.mail import Intake, MailMessage, MailToken
 from experiments.tables.records import Analysis, AnalysisModel, ApiKey, Audit, Correction, Idempotency, Lease
-from experiments.tables.tallies import Tally, TallyAge, TallyCovariate, TallyExposure, TallyProduct, TallyResponse
+from experiments.tables.tallies import (
+    Tally,
+    TallyAge,
+    TallyChange,
+    TallyCovariate,
+    TallyDay,
+    TallyExposure,
+    TallyProduct,
+    TallyResponse,
+)
 from experiments.tables.webhooks import VerdictsTold, Webhook, WebhookDelivery, WebhookMessage
 
 __all__ = [
@@ -49,7 +58,9 @@ __all__ = [
     "SeriesVariant",
     "Tally",
     "TallyAge",
+    "TallyChange",
     "TallyCovariate",
+    "TallyDay",
     "TallyExposure",
     "TallyProduct",
     "TallyResponse",

@@ -2,11 +2,16 @@
 
 from decimal import Decimal
 
-from sqlalchemy import BigInteger, String
+from sqlalchemy import BigInteger, LargeBinary, PrimaryKeyConstraint, String
 from sqlmodel import Field, SQLModel
 
-from experiments.column_types import ExactNumber
+from experiments.column_types import ExactNumber, json_type
 from experiments.tables.constraints import CLUSTERED
+
+
+def _by_hour(*metric: str) -> PrimaryKeyConstraint:
+    """The key with the hour before the segment: reading starts where the days that are summed already end."""
+    return PrimaryKeyConstraint("series", "hour", "segment", "allocation_version", "variant", *metric, "shard")
 
 
 class Tally(SQLModel, table=True):
@@ -17,7 +22,7 @@ class Tally(SQLModel, table=True):
     hour and seconds, and in all tables below but ``TallyExposure``.
     """
 
-    __table_args__ = (CLUSTERED,)
+    __table_args__ = (_by_hour(), CLUSTERED)
 
     series: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
     segment: str = Field(primary_key=True, sa_type=String)
@@ -34,7 +39,7 @@ class TallyResponse(SQLModel, table=True):
     """What the units of a tally answered on one metric: sums and sums of squares of unit totals, plain and capped."""
 
     __tablename__ = "tally_response"
-    __table_args__ = (CLUSTERED,)
+    __table_args__ = (_by_hour("metric"), CLUSTERED)
 
     series: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
     segment: str = Field(primary_key=True, sa_type=String)
@@ -57,7 +62,7 @@ class TallyCovariate(SQLModel, table=True):
     """
 
     __tablename__ = "tally_covariate"
-    __table_args__ = (CLUSTERED,)
+    __table_args__ = (_by_hour(), CLUSTERED)
 
     series: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
     segment: str = Field(primary_key=True, sa_type=String)
@@ -78,7 +83,7 @@ class TallyProduct(SQLModel, table=True):
     """
 
     __tablename__ = "tally_product"
-    __table_args__ = (CLUSTERED,)
+    __table_args__ = (_by_hour("metric"), CLUSTERED)
 
     series: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
     segment: str = Field(primary_key=True, sa_type=String)
@@ -128,3 +133,33 @@ class TallyAge(SQLModel, table=True):
     age_bin: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     shard: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     n_first: int = Field(sa_type=BigInteger)
+
+
+class TallyChange(SQLModel, table=True):
+    """How often tallies of a day (days since 1970) have changed since the day was over: see ``TallyDay``."""
+
+    __tablename__ = "tally_change"
+    __table_args__ = (CLUSTERED,)
+
+    series: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
+    day: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    shard: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    n_changes: int = Field(sa_type=BigInteger)
+
+
+class TallyDay(SQLModel, table=True):
+    """A metric's tallies of one day, summed to the day: what they were when its changes numbered ``n_changes``.
+
+    ``numbers`` are 64-bit floats, a row of them for each of ``columns``; segments and variants are positions in lists.
+    """
+
+    __tablename__ = "tally_day"
+
+    series: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
+    metric: str = Field(primary_key=True, sa_type=String)
+    day: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    n_changes: int = Field(sa_type=BigInteger)
+    segments: list[str] = Field(sa_type=json_type())
+    variants: list[str] = Field(sa_type=json_type())
+    columns: list[str] = Field(sa_type=json_type())
+    numbers: bytes = Field(sa_type=LargeBinary)

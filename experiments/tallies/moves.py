@@ -1,10 +1,12 @@
 """Tallies: counts and exact sums by (series, segment, allocation version, variant, hour of decision), moved by deltas.
 
 Writers add deltas in key order (so that two workers never wait for each other in a circle) to a shard of their own;
-readers sum over shards. A tally always equals what a recount from raw rows gives.
+readers sum over shards. A tally always equals what a recount from raw rows gives. Changes of days that are over are
+counted, for the sake of the sums that are kept of them (``days``).
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Context, Decimal
@@ -16,10 +18,19 @@ from sqlalchemy import Connection, Table
 from sqlmodel import SQLModel
 
 from experiments.column_types import ExactNumber, to_microseconds
-from experiments.tables import Tally, TallyAge, TallyCovariate, TallyExposure, TallyProduct, TallyResponse
+from experiments.tables import (
+    Tally,
+    TallyAge,
+    TallyChange,
+    TallyCovariate,
+    TallyExposure,
+    TallyProduct,
+    TallyResponse,
+)
 
 EXACT = Context(prec=1_000)  # enough for a sum of squares of any floats of at most 1e12; only digits used cost
 MACHINES = "+machine"  # ends the key of what machines did for a metric; no key of a metric has a plus
+HOURS_UNTIL_SUMMED = 24  # after a day's end; writers count its changes from the half on: clocks differ by less
 _HOUR_MICROSECONDS = 3_600_000_000
 
 TallyKey = tuple[int, str, int, str, int]  # series, segment, allocation version, variant, hour
@@ -121,17 +132,17 @@ def hour_of(moment: datetime) -> tuple[int, int]:
 
 def add_units(connection: Connection, changes: Mapping[TallyKey, Units], *, shard: int) -> None:
     """Move tallies of units."""
-    _add(connection, Tally, names=_TALLY, changes=changes, shard=shard)
+    _add_hours(connection, Tally, names=_TALLY, changes=changes, shard=shard)
 
 
 def add_responses(connection: Connection, changes: Mapping[ResponseKey, Responses], *, shard: int) -> None:
     """Move what the units answered."""
-    _add(connection, TallyResponse, names=(*_TALLY, "metric"), changes=changes, shard=shard)
+    _add_hours(connection, TallyResponse, names=(*_TALLY, "metric"), changes=changes, shard=shard)
 
 
 def add_covariates(connection: Connection, changes: Mapping[TallyKey, Covariates], *, shard: int) -> None:
     """Move what the units' covariates were."""
-    _add(connection, TallyCovariate, names=_TALLY, changes=changes, shard=shard)
+    _add_hours(connection, TallyCovariate, names=_TALLY, changes=changes, shard=shard)
 
 
 def add_exposures(connection: Connection, changes: Mapping[TallyKey, Exposures], *, shard: int) -> None:
@@ -141,7 +152,7 @@ def add_exposures(connection: Connection, changes: Mapping[TallyKey, Exposures],
 
 def add_products(connection: Connection, changes: Mapping[ResponseKey, Products], *, shard: int) -> None:
     """Move what ratios and covariates need of the units' answers."""
-    _add(connection, TallyProduct, names=(*_TALLY, "metric"), changes=changes, shard=shard)
+    _add_hours(connection, TallyProduct, names=(*_TALLY, "metric"), changes=changes, shard=shard)
 
 
 def add_ages(connection: Connection, changes: Mapping[AgeKey, int], *, shard: int) -> None:
@@ -155,6 +166,27 @@ class FirstResponses:
     """A change of one age bin."""
 
     n_first: int
+
+
+@dataclass(slots=True)
+class _Changed:
+    """That a day's tallies have changed."""
+
+    n_changes: int = 1
+
+
+def _add_hours(
+    connection: Connection, table: type[SQLModel], *, names: tuple[str, ...], changes: Mapping[Any, Any], shard: int
+) -> None:
+    _add(connection, table, names=names, changes=changes, shard=shard)
+    days = _days_over(changes)
+    _add(connection, TallyChange, names=("series", "day"), changes=dict.fromkeys(days, _Changed()), shard=shard)
+
+
+def _days_over(keys: Collection[TallyKey] | Collection[ResponseKey]) -> set[tuple[int, int]]:
+    """The series and days, of the keys of tallies, that may have been summed: half a day before any is."""
+    first_open = int(time.time() // 3_600) - HOURS_UNTIL_SUMMED // 2
+    return {(key[0], key[4] // 24) for key in keys if (key[4] // 24 + 1) * 24 <= first_open}
 
 
 def _add(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy import BigInteger, ColumnElement, Table, cast, func, select
 from sqlmodel import Session
 
-from experiments.corrections.hours import hours_left_out
+from experiments.corrections.hours import LeftOut, hours_left_out
 from experiments.tables import (
     Allocation,
     Series,
@@ -24,6 +24,7 @@ from experiments.tables import (
     TallyProduct,
     TallyResponse,
 )
+from experiments.tallies.days import ALL_HOURS, Day, Hours, days_that_are_right
 from experiments.tallies.moves import MACHINES, Covariates, Products, Responses
 from experiments.tallies.rows import Chosen, Rows, added, groups, placed, read_rows
 
@@ -160,6 +161,9 @@ class Ages:
     n_first: Floats
 
 
+COLUMNS = tuple(Tallies.__dataclass_fields__)[3:]  # of the rows, the key's four first
+_N_KEY = 4
+
 Weights = Mapping[tuple[str, int], Mapping[str, float]]  # each variant's share, by segment and allocation version
 
 
@@ -185,14 +189,48 @@ def read_tallies(
         hourly_from: Earlier hours are summed to days; by default none are.
         with_machines: Count what machines did as if people had.
     """
+    left_out = hours_left_out(session, [series])
+    days: list[Day] = []
+    hours = ALL_HOURS
+    if hourly_from is not None and not with_machines:
+        before_day = min(hourly_from, hourly_from if before_hour is None else before_hour) // 24
+        days, hours = days_that_are_right(session, series, metric=metric, before_day=before_day, left_out=left_out)
+    tallies = read_hours(
+        session,
+        series,
+        metric=metric,
+        segments=segments,
+        hours=hours,
+        before_hour=before_hour,
+        hourly_from=hourly_from,
+        left_out=left_out,
+        with_machines=with_machines,
+    )
+    return _with_days(tallies, days) if days else tallies
+
+
+def read_hours(
+    session: Session,
+    series: int,
+    *,
+    metric: str,
+    hours: Sequence[Hours],
+    hourly_from: int | None,
+    segments: Collection[str] | None = None,
+    before_hour: int | None = None,
+    left_out: Sequence[LeftOut] = (),
+    with_machines: bool = False,
+) -> Tallies:
+    """As `read_tallies`, from tallies by the hour alone, of these hours less those left out."""
     keys, variants = _segments(session, series, wanted=segments), _variants(session, series)
     chosen = Chosen(
         series=series,
         segments={key: i for i, key in enumerate(keys)},
         variants=variants,
         few=keys if segments is not None and len(keys) <= _IN_LIST else None,
+        hours=hours,
         before_hour=before_hour,
-        left_out=hours_left_out(session, [series]),
+        left_out=left_out,
     )
     kind, has_covariate = _kind(session, series, metric=metric)
     metrics = (metric, metric + MACHINES) if with_machines else (metric,)
@@ -215,6 +253,17 @@ def read_tallies(
         *by_period(covariates, n=len(_COVARIATES)),
         *by_period(products, n=len(_PRODUCTS)),
     )
+
+
+def _with_days(tallies: Tallies, days: Sequence[Day]) -> Tallies:
+    """Tallies and days that they lack, in the order of their keys."""
+    places = {key: i for i, key in enumerate(tallies.segments)}, {key: i for i, key in enumerate(tallies.variants)}
+    tables = [day.table(COLUMNS, segments=places[0], variants=places[1]) for day in days]
+    whole = np.concatenate([*tables, np.stack([getattr(tallies, name) for name in COLUMNS])], axis=1)
+    key = whole[:_N_KEY].astype(np.int64)
+    order, _ = groups(key)
+    whole = whole[_N_KEY:, order]
+    return Tallies(tallies.segments, tallies.variants, tallies.has_covariate, *key[:, order], *whole)
 
 
 def _responses(kind: str | None) -> tuple[str, ...]:

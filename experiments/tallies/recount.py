@@ -44,6 +44,7 @@ from experiments.tallies.moves import (
     add_units,
     hour_of,
 )
+from experiments.tallies.summing import forget_days, wrong_days
 
 CHUNK = 2_000
 _MEND_SHARD = 0
@@ -136,6 +137,7 @@ def recount(
         _compare_responses(connection, result, ids=list(decisions), totals=totals, mend=mend)
         progress(len(decisions))
     _compare_tallies(connection, result, mend=mend)
+    _compare_days(session, result, mend=mend)
     return result
 
 
@@ -301,6 +303,14 @@ def _compare_tallies(connection: Connection, result: Recount, *, mend: bool) -> 
                 gaps[key] = {name: _minus(want[name], have[name]) for name in nothing}
         if mend:
             _add(connection, table, gaps=gaps)
+
+
+def _compare_days(session: Session, result: Recount, *, mend: bool) -> None:
+    """Compare the sums kept of days with the tallies; mending has them summed anew."""
+    wrong = wrong_days(session, result.series)
+    result.differences += [Difference(f"tally_day {key}", "other sums", "those of its hours") for key in wrong]
+    if mend and wrong:
+        forget_days(session, result.series)
 
 
 def _add(connection: Connection, table: type[Any], *, gaps: Mapping[Any, dict[str, Any]]) -> None:

@@ -1,8 +1,7 @@
 """Rows of the tables of tallies as arrays, summed over shards and to periods of hours.
 
-The database only scans: what a segment has under one allocation comes as one text a column, in the order of
-the clustered key. Letting it group by period would make it sort every row first: on SQLite reading then took twice
-the time.
+What a segment has under one allocation comes as one text a column: as many rows of Python would cost more than the
+database's sorting.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, String, Table, case, cast, func, select
+from sqlalchemy import ColumnElement, String, Table, and_, case, cast, func, or_, select
 from sqlmodel import Session
 
 from experiments.corrections.hours import LeftOut
+from experiments.tallies.days import ALL_HOURS, Hours
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -31,6 +31,7 @@ class Chosen:
         few: Only these segments are asked for; None asks for all.
         before_hour: Only units decided before; None is all.
         left_out: Hours corrected away.
+        hours: Only units decided in one of these spans.
     """
 
     series: int
@@ -39,6 +40,7 @@ class Chosen:
     few: Collection[str] | None
     before_hour: int | None
     left_out: Sequence[LeftOut]
+    hours: Sequence[Hours] = ALL_HOURS
 
     def conditions(self, table: Table) -> list[ColumnElement[bool]]:
         """What a row of a table has to meet."""
@@ -47,7 +49,15 @@ class Chosen:
             conditions.append(table.c.segment.in_(self.few))
         if self.before_hour is not None:
             conditions.append(table.c.hour < self.before_hour)
+        if self.hours != ALL_HOURS:
+            conditions.append(or_(*(_within(table, hours) for hours in self.hours)))
         return conditions + [hours.spares(table) for hours in self.left_out]
+
+
+def _within(table: Table, hours: Hours) -> ColumnElement[bool]:
+    first, end = hours
+    from_first = table.c.hour >= first
+    return from_first if end is None else and_(from_first, table.c.hour < end)
 
 
 @dataclass(frozen=True, slots=True)
