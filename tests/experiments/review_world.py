@@ -76,7 +76,7 @@ def observe(
         "variant": variant,
         "hour": hour,
     }
-    if session.get(Tally, (*key.values(), 1)) is None:
+    if session.get(Tally, key | {"shard": 1}) is None:
         session.add(Tally(**key, shard=1, n_units=n_units, n_lacking=0, decided_seconds=0))
     sums = Decimal(total or visits), Decimal(squares or visits)
     session.add(

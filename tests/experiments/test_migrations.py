@@ -2,16 +2,22 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import Connection, Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel, select
 
-from experiments.database import migrate, open_engine, reading
+from experiments.database import migrate, open_engine, reading, transaction
 from experiments.tables import Workspace
+from tests.experiments.correcting import contents
+from tests.experiments.worlds import clicks, observe, start_experiment
 
 CATALOGUES = {
     "sqlite": "SELECT type || ' ' || name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL",
@@ -82,6 +88,23 @@ def test_migrating_again_and_from_many_processes_at_once_changes_nothing(engine:
     with reading(engine) as session:
         assert [row.secret for row in session.exec(select(Workspace))] == [before]
     assert failures == []
+
+
+def test_tallies_survive_the_change_of_their_key_and_back(engine: Engine) -> None:
+    with transaction(engine) as session:
+        series = start_experiment(session)
+        for hours in (0, 30, 3):
+            at = datetime(2026, 3, 2, tzinfo=UTC) + timedelta(hours=hours)
+            observe(session.connection(), series, variant="b", n_units=3, values=clicks(2), at=at)
+    before = contents(engine)
+    for move, to in ((command.downgrade, "0013"), (command.upgrade, "head")):
+        with engine.begin() as connection:
+            config = Config()
+            config.set_main_option("script_location", str(files("migrations")))
+            config.attributes["connection"] = connection
+            move(config, to)
+    assert before["Tally"]
+    assert contents(engine) == before
 
 
 @pytest.mark.parametrize("change", ["UPDATE audit SET actor = 'x'", "DELETE FROM audit"])
