@@ -81,7 +81,7 @@ def ends(pairs: Posterior, *, tails: tuple[float, float], relative: bool) -> Flo
     beside, found = _Beside.of(pairs), []
     for tail in tails:
         end, reached = secant_root(
-            _level(beside, relative=relative), tail, around=centre_and_spread(pairs, relative=relative)
+            _level(beside, relative=relative), tail, around=centre_and_spread(pairs, tail, relative=relative)
         )
         left = np.flatnonzero(~reached)
         if left.size > 0:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,7 +94,7 @@ def _panel_rule(segments: Posterior) -> Floats:
 
 def _integrate(segments: Posterior, panels: _Panels, *, n_nodes: int) -> tuple[Floats, Floats]:
     """Integrals over the panels of each variant's winning density, and of its plain density, per row."""
-    nodes, node_weights = np.polynomial.legendre.leggauss(n_nodes)
+    nodes, node_weights = _rule(n_nodes)
     n_variants = segments.mean.shape[-1]
     won, mass = np.zeros((len(segments.mean), n_variants)), np.zeros((len(segments.mean), n_variants))
     step = max(1, CHUNK // (n_nodes * max(1, n_variants)))
@@ -107,6 +108,12 @@ def _integrate(segments: Posterior, panels: _Panels, *, n_nodes: int) -> tuple[F
         # Every cdf is at least TAIL here, so dividing is safe.
         np.add.at(won, row, (weighted / cdf * cdf.prod(axis=1, keepdims=True)).sum(axis=2))
     return won, mass
+
+
+@cache
+def _rule(n_nodes: int) -> tuple[Floats, Floats]:
+    nodes, node_weights = np.polynomial.legendre.leggauss(n_nodes)
+    return nodes, node_weights
 
 
 def _density_and_cdf(posterior: Posterior, at: Floats) -> tuple[Floats, Floats]:

@@ -16,16 +16,26 @@ Level = Callable[[Floats, Index], Floats]  # probabilities at some places, of th
 _SECANTS = 7
 _STEPS = 40
 _TOLERANCE = 1e-8  # of a normal score
-_HALVINGS = 100
+_MOST_UNCLEAR = 0.5  # of control's squared mean: a quantile beyond that has no normal guess
+_LAST_DIGITS = 1e-15  # of a float: where halving ends
 
 
-def centre_and_spread(pairs: Posterior, *, relative: bool) -> tuple[Floats, Floats]:
-    """Where variant minus control (or over control) lies, and about how widely: pairs (n_pairs, 2), control first."""
+def centre_and_spread(pairs: Posterior, probability: float, *, relative: bool) -> tuple[Floats, Floats]:
+    """Where variant minus control (or over control) lies, and how widely towards the quantile of a probability.
+
+    Args:
+        pairs: Control and variant, shape (n_pairs, 2).
+        probability: In (0, 1) and not 0.5: a ratio spreads wider upwards.
+        relative: Over control, not minus control.
+    Source: Fieller (1954), JRSS B 16(2), for the ratio.
+    """
     (control, variant), (own, other) = pairs.mean.T, pairs.sd.T
     if not relative:
         return variant - control, np.hypot(own, other)
-    ratio = variant / control
-    return ratio, np.hypot(other, own * ratio) / control
+    ratio, aim = variant / control, float(special.ndtri(probability))
+    unclear = np.minimum((aim * own / control) ** 2, _MOST_UNCLEAR)
+    away = np.abs(aim / control) * np.hypot(other * np.sqrt(1.0 - unclear), own * ratio)
+    return ratio, (away + np.sign(aim) * ratio * unclear) / (1.0 - unclear) / abs(aim)
 
 
 def secant_root(level: Level, probability: float, *, around: tuple[Floats, Floats]) -> tuple[Floats, Flags]:
@@ -87,7 +97,8 @@ def smallest_where(reached: Callable[[Floats], Flags], *, least: Floats, most: F
         most: Where to end, the same shape; infinity is returned where it is not reached even there.
     """
     low, high = np.log(least), np.log(most)
-    for _ in range(_HALVINGS):
+    close = _LAST_DIGITS * np.maximum(np.maximum(np.abs(low), np.abs(high)), 1.0)
+    while (high - low > close).any():
         middle = 0.5 * (low + high)
         enough = reached(np.exp(middle))
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)

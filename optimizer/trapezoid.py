@@ -52,11 +52,13 @@ class Beside:
     def of(cls, pairs: Posterior, n_steps: int) -> "Beside":
         """Pairs of (control, variant), shape (n_pairs, 2); so many steps over control's range."""
         control, variant = mapped(pairs, lambda values: values[:, :1]), mapped(pairs, lambda values: values[:, 1:])
+        first, of = _runs(control)
+        control = chosen(control, first)
         low, high = _range(control)
         nodes, step = _nodes(low, high, n_steps=n_steps)
         density = _density(control, nodes)
         weight = density / density.sum(axis=-1, keepdims=True)
-        return cls(variant, _outcome(control, nodes), weight, _resolved(pairs, step))
+        return cls(variant, _outcome(control, nodes)[of], weight[of], _resolved(pairs, step[of]))
 
     def probability_at_most(self, shift: Floats, *, factor: Floats, pair: Index | None = None) -> tuple[Floats, Floats]:
         """P(variant <= shift + factor * control) of some pairs, and a bound of its error."""
@@ -89,7 +91,7 @@ def ends(pairs: Posterior, n_steps: int, *, tails: tuple[float, float], relative
             level, error[pair] = beside.probability_at_most(shift, factor=factor, pair=pair)
             return level
 
-        end, reached = secant_root(at_most, tail, around=centre_and_spread(pairs, relative=relative))
+        end, reached = secant_root(at_most, tail, around=centre_and_spread(pairs, tail, relative=relative))
         trusted = trusted & reached & (error <= _TOLERANCE)
         found.append(end)
     return np.stack(found, axis=-1), trusted
@@ -112,6 +114,16 @@ def loss(rows: Posterior, n_steps: int) -> tuple[Floats, Flags]:
     lost = least[:, np.newaxis] + np.take_along_axis(rows.mean, best, axis=1) - rows.mean
     trusted: Flags = _resolved(rows, step) & (error <= _TOLERANCE * rows.sd.max(axis=1))
     return lost, trusted
+
+
+def _runs(rows: Posterior) -> tuple[Index, Index]:
+    """Where runs of equal rows start, and the run of each row: a control is that of several pairs."""
+    is_first = np.ones(len(rows.mean), dtype=np.bool_)
+    is_first[1:] = False
+    for name in rows.__dataclass_fields__:
+        values = getattr(rows, name)
+        is_first[1:] |= (values[1:] != values[:-1]).any(axis=1)
+    return np.flatnonzero(is_first), np.cumsum(is_first) - 1
 
 
 def _smooth(variant: Posterior) -> Flags:

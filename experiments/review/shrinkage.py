@@ -1,6 +1,6 @@
 """Effects of segments, each leaning on all the others, and what they say to the question: personalise or not?"""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import numpy as np
@@ -35,6 +35,7 @@ class Shrunk:
         reason: Why it isn't.
         sign: 1, or -1 where lower is better.
         matured: What it was made from.
+        told: Mean, lower and upper end of the effects, each of shape (n_segments, n_variants); empty without effects.
     """
 
     effects: SegmentEffects | None
@@ -44,7 +45,7 @@ class Shrunk:
     reason: str | None
     sign: float
     matured: Strata
-    ends: tuple[Floats, Floats] = field(default=(np.zeros((0, 0)), np.zeros((0, 0))))
+    told: tuple[Floats, ...] = ()
 
     @classmethod
     def of(
@@ -91,15 +92,16 @@ class Shrunk:
             higher_is_better=higher_is_better,
             rng=rng,
         )
-        return cls(effects, seen.base, best, answer, why, sign, matured, effects.effects.interval(LEVEL))
+        told = effects.mean, *effects.effects.interval(LEVEL)
+        return cls(effects, seen.base, best, answer, why, sign, matured, told)
 
     def said(self, row: int, index: int) -> dict[str, Any]:
         """The ``shrunk`` effect of a variant in a segment; None for control and over all."""
         if self.effects is None or row == len(self.base) or index == self.matured.control:
             return {"shrunk": None}
         at = row, index
-        low, high = sorted((self.sign * self.ends[0][at], self.sign * self.ends[1][at]))
-        effect, base = self.sign * self.effects.mean[at], self.base[row]
+        effect, *ends = (self.sign * values[at] for values in self.told)
+        (low, high), base = sorted(ends), self.base[row]
         return {
             "shrunk": {
                 "relative": number(effect),

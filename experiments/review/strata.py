@@ -122,11 +122,9 @@ class Strata:
 
     def pooled(self) -> "Strata":
         """The same units; strata of a segment with equal weights are put together, since nothing is to be adjusted."""
-        _, weights = np.unique(self.propensity.round(12), axis=0, return_inverse=True)
-        keys = np.stack([self.segment, weights.reshape(-1)])
-        unique, first, of = np.unique(keys, axis=1, return_index=True, return_inverse=True)
-        summed = _summing(of.reshape(-1), unique.shape[1])
-        return self._put_together(summed, segment=unique[0], first=first, segments=self.segments)
+        first, of = _alike(np.column_stack([self.segment, self.propensity.round(12)]))
+        summed = _summing(of, first.size)
+        return self._put_together(summed, segment=self.segment[first], first=first, segments=self.segments)
 
     def has_one_weighting(self) -> bool:
         """Whether all units, of all segments, were given variants by the same weights."""
@@ -217,9 +215,9 @@ def _more(tallies: Tallies, *, capped: bool) -> dict[str, Floats]:
 
 
 def _propensities(tallies: Tallies, weights: Weights, *, segment: Ints, version: Ints) -> Floats:
-    pairs, of_block = np.unique(np.stack([segment, version]), axis=1, return_inverse=True)
+    first, of_block = _alike(np.column_stack([segment, version]))
     rows = []
-    for index, number in pairs.T.tolist():
+    for index, number in zip(segment[first].tolist(), version[first].tolist(), strict=True):
         key = (tallies.segments[index], number)
         shares = weights[key] if key in weights else weights[EVERYONE, number]
         rows.append([shares.get(variant, 0.0) for variant in tallies.variants])
@@ -283,6 +281,17 @@ def _joined_sums(parts: Sequence[Strata]) -> dict[str, Floats]:
     return {
         name: np.concatenate([part.more.get(name, np.zeros(part.n_units.shape)) for part in parts]) for name in names
     }
+
+
+def _alike(rows: Floats | Ints) -> tuple[Ints, Ints]:
+    """Groups of equal rows in their order: the first row of each, and the group of every row."""
+    order = np.lexsort(rows.T[::-1])  # far faster than np.unique over an axis
+    ordered = rows[order]
+    is_first = np.ones(len(rows), dtype=np.bool_)
+    is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    of = np.empty(len(rows), dtype=np.int64)
+    of[order] = np.cumsum(is_first) - 1
+    return order[is_first], of
 
 
 def _summing(of: Ints, count: int) -> Callable[[Floats], Floats]:

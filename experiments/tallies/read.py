@@ -232,8 +232,12 @@ def read_hours(
         before_hour=before_hour,
         left_out=left_out,
     )
-    kind, has_covariate = _kind(session, series, metric=metric)
     metrics = (metric, metric + MACHINES) if with_machines else (metric,)
+    return _read(session, chosen, metrics=metrics, hourly_from=hourly_from)
+
+
+def _read(session: Session, chosen: Chosen, *, metrics: tuple[str, ...], hourly_from: int | None) -> Tallies:
+    kind, has_covariate = _kind(session, chosen.series, metric=metrics[0])
     products = responses = covariates = None
     if has_covariate or kind == "ratio":
         products = read_rows(session, chosen, table=_product, columns=_PRODUCTS, metrics=metrics)
@@ -244,8 +248,8 @@ def read_hours(
     by_period = partial(_placed, key=key, hourly_from=hourly_from)
     answered = by_period(responses, n=len(_responses(kind)))
     return Tallies(
-        keys,
-        variants,
+        tuple(chosen.segments),
+        chosen.variants,
         has_covariate,
         *key,
         *counts,

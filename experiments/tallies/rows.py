@@ -36,7 +36,7 @@ class Chosen:
 
     series: int
     segments: Mapping[str, int]
-    variants: Sequence[str]
+    variants: tuple[str, ...]
     few: Collection[str] | None
     before_hour: int | None
     left_out: Sequence[LeftOut]
