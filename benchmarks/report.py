@@ -127,7 +127,7 @@ def _alone(alone: Alone) -> Iterator[tuple[str, str]]:
     wide = "a review of 50 segments x 5 variants x 1,000 hourly tallies, SQLite: CPU time"
     yield f"{wide} of reading", f"{1e3 * alone.wide.read_seconds:.0f} ms"
     yield f"{wide} of all the rest", f"{1e3 * alone.wide.review_seconds:.0f} ms"
-    yield "the hierarchy of 50 x 5 by Markov chains: wall time, compiling included", f"{alone.hierarchy_seconds:.1f} s"
+    yield "the hierarchy of 50 x 5 by Markov chains: wall time, imports included", f"{alone.hierarchy_seconds:.1f} s"
 
 
 def _singles(singles: Singles) -> str:

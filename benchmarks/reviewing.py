@@ -20,6 +20,7 @@ from experiments.review.results import reviewed
 from experiments.review.verdict import Rules
 from experiments.tables import Experiment, Series
 from experiments.tallies.moves import ResponseKey, Responses, TallyKey, Units, add_responses, add_units
+from experiments.tallies.summing import sum_days
 
 _N_HOURS: Final = 240
 _VARIANTS: Final = ("a", "b", "c")
@@ -54,12 +55,14 @@ class Wide:
 
 
 def wide_review(folder: Path) -> Wide:
-    """Best of 9, on a SQLite file of its own."""
+    """Best of 9, on a SQLite file of its own, with days that are over summed."""
     engine = open_engine(f"sqlite:///{folder / 'wide.db'}")
     migrate(engine)
     with transaction(engine) as session:
         _start_wide(session)
         _add_hours(session, _WIDE, variants=_WIDE_VARIANTS, n_hours=_WIDE_HOURS, n_units=100)
+        number = session.get_one(Experiment, _WIDE).series or 0
+    sum_days(engine, number)  # as the background process has done by then
     can_win = np.ones(len(_WIDE_VARIANTS), dtype=np.bool_)
     reads, reviews = [], []
     for _ in range(_REPEATS):

@@ -41,7 +41,7 @@ class Exposures:
 
 
 def read_exposures(
-    session: Session, series: int, *, event: str, segments: Sequence[str], variants: Sequence[str], before_hour: int
+    session: Session, series: int, *, event: str, segments: Sequence[str], variants: tuple[str, ...], before_hour: int
 ) -> Exposures:
     """Read them for segments and variants of a series, of units decided before an hour; not of hours corrected away."""
     chosen = Chosen(
