@@ -123,7 +123,7 @@ def _strings(value: object) -> list[str] | None:
     return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else None
 
 
-def _number_of_text(value: object) -> float | None:
+def number_of_text(value: object) -> float | None:
     """Plain decimal numbers only: Python's float would also read ``nan``, ``1_000`` and other scripts' digits."""
     if not isinstance(value, str) or len(value) > 100 or _NUMBER.fullmatch(value) is None:
         return None
@@ -149,7 +149,7 @@ _FROM_JSON: Final[Mapping[str, Callable[[object], Any]]] = {
 }
 _FROM_TEXT: Final[Mapping[str, Callable[[object], Any]]] = {
     "string": _text,
-    "number": _number_of_text,
+    "number": number_of_text,
     "boolean": _boolean_of_text,
     "datetime": _moment,
     "strings": _strings_of_text,

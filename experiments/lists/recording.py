@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import orjson
 
+from experiments.input.attributes import number_of_text
 from experiments.lists.columns import Sources
 from experiments.lists.deciding import patiently
 from experiments.lists.reading import Pace, Row, in_parts
@@ -90,9 +91,7 @@ def _id_of(item: Mapping[str, Any]) -> str:
 def _typed(name: str, value: Any) -> Any:  # text of CSV, or JSON
     """Numbers where numbers belong, and ids where Parquet keeps them as numbers."""
     if name == "value" and isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value  # the outcome's own check says what is wrong with it
+        number = number_of_text(value.strip())
+        return value if number is None else number  # what is none, the outcome's own check speaks of
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return str(value) if is_number and name != "value" else value

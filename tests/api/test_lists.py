@@ -220,6 +220,14 @@ def test_a_bomb_bursts_nothing(worker: Worker, running: Client, packed: bytes) -
     assert answer.status_code == 413
 
 
+@pytest.mark.parametrize("value", ["1_0", "nan", "\u0661", "0x10", "1e999"])
+def test_a_value_that_is_no_plain_number_is_refused(running: Client, value: str) -> None:
+    report = f"customer_id,value\nanna,{value}\n".encode()
+    answer = running.post("/v1/outcomes?event=click", data=report, headers=CSV).get_json()
+    assert (answer["accepted"], answer["n_rejected"]) == (0, 1)
+    assert "/value" in answer["rejected"][0]["detail"]
+
+
 def test_a_click_report_is_recorded_by_placement_customer_and_occasion(running: Client, worker: Worker) -> None:
     default = {"key": "d", "content": {"text": "x"}}
     running.put("/v1/placements/other", {"holdout": {"share": 0.0}, "default": default})
