@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+_ROUNDING = 1e-12  # of the raw squares: less variation is none
+
 
 @dataclass(frozen=True, slots=True)
 class Cells:
@@ -99,11 +101,12 @@ class Method:
     neither: Floats
 
     def variance(self, pairs: Pairs) -> Floats:
-        """Sum of the squared errors of all units, shape (..., n_variants)."""
+        """Sum of the squared errors of all units, shape (..., n_variants); 0 where rounding would account for it."""
         others = pairs.everyone - pairs.own.n - pairs.control.n
         squares = self.own.squares(pairs.own) + self.control.squares(pairs.control) + others * self.neither**2
-        variance: Floats = np.maximum(squares.sum(axis=-2), 0.0)
-        return variance
+        raw = self.own.slope**2 * pairs.own.squares + self.control.slope**2 * pairs.control.squares
+        variance = squares.sum(axis=-2)
+        return np.where(variance > _ROUNDING * raw.sum(axis=-2), variance, 0.0)
 
     def degrees_of_freedom(self, pairs: Pairs) -> Floats:
         """Of the variance, by Welch and Satterthwaite over the effective units of the two variants; at least 1."""

@@ -65,15 +65,11 @@ def net_of_costs(value: Strata | None, goal: Strata, *, costs: Costs, same_event
     squares = np.zeros(n.shape) if value is None else value.placed(value.squares, like=goal)
     response, decision = costs.per_response, costs.per_decision
     together = total if same_event else np.zeros(n.shape)
-    return replace(
-        goal,
-        total=total - response * responders - decision * n,
-        squares=squares
-        - 2.0 * response * together
-        - 2.0 * decision * total
-        + (response**2 + 2.0 * response * decision) * responders
-        + decision**2 * n,
-    )
+    net = total - response * responders - decision * n
+    of_costs = (response**2 + 2.0 * response * decision) * responders + decision**2 * n
+    found = squares - 2.0 * response * together - 2.0 * decision * total + of_costs
+    least = np.divide(net**2, n, out=np.zeros(n.shape), where=n > 0.0)  # rounding, or refunds, may fall below it
+    return replace(goal, total=net, squares=np.maximum(found, least))
 
 
 def money_of(

@@ -238,8 +238,11 @@ def _priors(reading: Reading, rules: Rules) -> dict[str, Any]:
         shown_ = {"family": "beta", "alpha": alpha, "beta": beta}
     elif prior is not None:
         shown_ = {"family": "normal", "mean": prior.mean, "n_units": prior.n_units}
-    verdict = {"family": "normal", "on": "relative effect", "mean": 0.0, "sd": sceptical}
+    verdict = {"family": "normal", "on": "relative effect", "mean": 0.0, "sd": sceptical, "note": _WIDENED}
     return {"shown": shown_, "verdict": verdict}
+
+
+_WIDENED = "where an effect is larger beyond doubt, sd is the largest one less three standard errors"
 
 
 _WEAK = f"the pooled mean, worth one responder's units, below {ENOUGH_RESPONDERS} responders; next to nothing above"

@@ -233,10 +233,12 @@ def relabelled(strata: Strata, standing: Sequence[int], *, variants: tuple[str, 
         variants: Names of the two: the standing one and the others.
     """
     chosen = np.asarray(standing, dtype=np.int64)[strata.segment][:, np.newaxis]
+    is_own = np.arange(len(strata.variants)) == chosen
 
     def two(values: Floats) -> Floats:
         own = np.take_along_axis(values, chosen, axis=1)
-        return np.concatenate([own, values.sum(axis=1, keepdims=True) - own], axis=1)
+        others = np.where(is_own, 0.0, values)  # added up, since few of them would drown in a difference of sums
+        return np.concatenate([own, others.sum(axis=1, keepdims=True)], axis=1)
 
     return replace(
         strata,

@@ -66,6 +66,18 @@ def test_another_events_costs_leave_the_interval_too_wide_rather_than_too_narrow
     assert money["interval"] == pytest.approx([-400 - half, -400 + half], rel=1e-6)
 
 
+def test_a_response_that_costs_what_it_brings_leaves_nothing(session: Session) -> None:
+    """By hand: 25 of b's 500 units pay 29.90 and cost as much, 20 of a's pay and cost nothing: 20 x 29.90 / 500."""
+    series = start_experiment(session, goal="spend", metrics=["visit"], costs={"b": {"per_response": 29.9}})
+    for variant, n, total, squares in (("a", 20, "598.00", "17880.20"), ("b", 25, "747.50", "22350.25")):
+        count = {"visits": n, "total": total, "squares": squares, "metric": "spend"}
+        observe(session, series, variant=variant, n_units=500, **count)  # type: ignore[arg-type]
+    money = results(session, KEY)["money"]
+    assert (money["variant"], money["per_1000"]) == ("b", pytest.approx(-1_196.0))
+    half = 1_959.964 * np.sqrt(np.repeat([29.9, 0.0], [20, 480]).var(ddof=1) / 500)
+    assert money["interval"] == pytest.approx([-1_196.0 - half, -1_196.0 + half], rel=1e-6)
+
+
 def test_nothing_is_money_without_a_currency_and_without_costs(session: Session) -> None:
     series = start_experiment(session, goal="visit", metrics=["complaint"])
     observe(session, series, variant="a", n_units=100, visits=10)

@@ -15,7 +15,7 @@ from experiments.review import results
 from experiments.review.flat import RESULT_COLUMNS, result_rows
 from experiments.review.reading import Reading
 from experiments.review.results import reviewed
-from experiments.review.strata import Strata
+from experiments.review.strata import Strata, relabelled
 from experiments.review.verdict import Rules
 from experiments.tables import Tally, TallyResponse
 from experiments.tallies.moves import hour_of
@@ -206,3 +206,12 @@ def test_a_row_of_the_table_says_what_its_variant_says() -> None:
         assert line["shrunk_relative"] == shrunk["relative"]
     assert any(line["adaptive_low"] is not None for line in table)
     assert any(line["shrunk_relative"] is not None for line in table)
+
+
+def test_a_few_that_explore_keep_their_sums_beside_a_large_standing_variant() -> None:
+    """By hand: 0.1 + 0.2 explore. A double of 1e17 can't hold what is under 8."""
+    few = np.array([[1e17, 0.1, 0.2]])
+    strata = replace(_strata(0).chosen(np.arange(N_SEGMENTS * N_DAYS) == 0), total=few, squares=few)
+    two = relabelled(strata, [0, 0], variants=("standing", "exploring"))
+    assert two.total.tolist() == [[1e17, pytest.approx(0.3)]]
+    assert two.squares.tolist() == [[1e17, pytest.approx(0.3)]]

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom, ttest_ind_from_stats
 from scipy.stats import t as student
 
+from optimizer.adaptive_contrast import adaptive_contrast
 from optimizer.bandit_estimates import REASONS, BanditEstimates, bandit_estimates
 from optimizer.errors import InvalidArgument, InvalidCounts
 from optimizer.sequential import aipw_contrast
@@ -200,6 +201,20 @@ def test_what_is_not_estimable_says_why_and_is_the_whole_line() -> None:
         assert which.low[2] == -np.inf
         assert which.high[4] == np.inf
     assert not found.disagree[~found.estimable].any()
+
+
+@pytest.mark.parametrize("price", [19.99, 49.85, 0.1])
+def test_the_rounding_of_one_price_for_all_is_no_variation(price: float) -> None:
+    units = np.array([[[513.0, 487.0], [101.0, 899.0], [333.0, 667.0]]])
+    layers = {
+        "total": units * price,
+        "sum_squares": units * price**2,
+        "propensity": np.array([[[0.5, 0.5], [0.1, 0.9], [0.3, 0.7]]]),
+        "predicted": np.cumsum(units * price, axis=1) / np.cumsum(units, axis=1),
+    }
+    found = bandit_estimates(units, n_responders=units, control_index=0, **layers)
+    assert found.reason.tolist() == [["is_control", "no_variation"]]
+    assert adaptive_contrast(units, control_index=0, **layers).standard_error.tolist() == [[0.0, 0.0]]
 
 
 def test_outcomes_that_do_not_vary_are_said_so() -> None:
