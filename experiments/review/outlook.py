@@ -92,7 +92,7 @@ def _until_alike(evidence: Evidence, *, rules: Rules) -> Floats:
         control_variance=np.nan_to_num(matured.variance[:, matured.control] / base**2),
         control_index=matured.control,
         n_units=np.maximum(matured.n_units.sum(axis=1), 1.0),
-        prior_sd=rules.gates.effect_sd,
+        prior_sd=evidence.prior_sd,
         smallest_effect=rules.smallest_effect,
         sure=SURE_OF_NO_DIFFERENCE,
         available=evidence.effects.available,

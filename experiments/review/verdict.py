@@ -59,6 +59,7 @@ class Evidence:
         proven: Segments that the false-discovery bound lets through, and over all, shape (n_segments + 1,).
         wrong_share: Mean chance of a wrong winner over the segments as sure as this one, the same shape.
         base: Size of control's mean, which effects are relative to, the same shape; NaN if nothing has responded.
+        prior_sd: Scale of the sceptical prior of effects, shape (n_segments + 1,).
         higher_is_better: Direction of the metric.
     """
 
@@ -77,6 +78,7 @@ class Evidence:
     proven: NDArray[np.bool_]
     wrong_share: Floats
     base: Floats
+    prior_sd: Floats
     higher_is_better: bool
 
 
@@ -91,7 +93,9 @@ def gather(
     available: NDArray[np.bool_],
 ) -> Evidence:
     """Work out all that the gates look at, for all segments at once."""
-    base, effects = _effects(matured, rules=rules, higher_is_better=higher_is_better, available=available)
+    base = _base(matured)
+    prior_sd = _prior_sd(*relative_effects(matured, base=base), least=rules.gates.effect_sd)
+    effects = _effects(matured, base=base, prior_sd=prior_sd, higher_is_better=higher_is_better, available=available)
     contrast, responders = _contrasts(strata, is_binary=kind == "binary")
     best, least = effects.probability_best(), SMALLEST_PAYERS if kind in {"mean", "ratio"} else SMALLEST_RESPONDERS
     rate = rules.gates.false_discovery
@@ -118,6 +122,7 @@ def gather(
         proven=np.append(discoveries(best[:-1], rate=rate), discoveries(best[-1:], rate=rate)),
         wrong_share=np.append(_wrong_share(best[:-1]), 1.0 - best[-1:]),
         base=base,
+        prior_sd=prior_sd,
         higher_is_better=higher_is_better,
     )
 
@@ -129,25 +134,28 @@ def _scarcer(matured: Estimates, *, kind: str) -> Floats:
 
 
 def _effects(
-    matured: Estimates, *, rules: Rules, higher_is_better: bool, available: NDArray[np.bool_]
-) -> tuple[Floats, ScepticalEffects]:
-    """What effects are relative to, and their sceptical posterior.
+    matured: Estimates,
+    *,
+    base: Floats,
+    prior_sd: Floats,
+    higher_is_better: bool,
+    available: NDArray[np.bool_],
+) -> ScepticalEffects:
+    """The sceptical posterior of effects relative to a base.
 
     The base only scales the prior, so it is taken as known: with its error in each effect's variance (the delta method)
     a larger effect would look less certain than a smaller one.
     """
-    base = _base(matured)
     effect, variance = relative_effects(matured, base=base)
-    effects = sceptical_effects(
+    return sceptical_effects(
         effect,
         variance,
         control_variance=np.nan_to_num(matured.variance[:, matured.control] / base**2),
         control_index=matured.control,
-        prior_sd=_prior_sd(effect, variance, least=rules.gates.effect_sd),
+        prior_sd=prior_sd,
         higher_is_better=higher_is_better,
         available=available,
     )
-    return base, effects
 
 
 def judge(
