@@ -1,5 +1,6 @@
 """The test frame itself: fresh databases, rolled-back sessions, no network, and a PostgreSQL that ends with its run."""
 
+import gc
 import socket
 import subprocess
 import sys
@@ -85,6 +86,11 @@ def test_a_database_with_a_changed_schema_is_not_lent_again(
         connection.execute(change)
     with connected(postgres_server, "postgres") as connection:
         assert connection.execute("SELECT count(*) FROM pg_database WHERE oid = %s", [oid]).fetchone() == (0,)
+
+
+def test_garbage_is_not_looked_for_in_what_is_imported() -> None:
+    assert gc.get_freeze_count() > 100_000
+    assert gc.get_threshold()[0] > 10_000
 
 
 @pytest.mark.parametrize("address", [("192.0.2.1", 80), ("2001:db8::1", 80)])
