@@ -5,9 +5,8 @@ quicker: a Session on a database that the tests of one worker share, in a transa
 test twice, on SQLite and on PostgreSQL. One PostgreSQL serves the whole run; it starts when the first test asks for it.
 """
 
-import fcntl
+import gc
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,18 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
-from uuid import uuid4
 
-import psycopg
 import pytest
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from experiments.database import migrate, open_engine
-from tests import postgres
+from experiments.database import open_engine
+from tests import databases, postgres
 
 SHARED_FOLDER = "OPTIMIZER_TEST_FOLDER"
-TEMPLATE = "template_migrated"
 GUARD = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
@@ -66,6 +62,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[GUARD] = postgres.guard(folder)
 
 
+def pytest_collection_finish() -> None:
+    """Look for garbage seldom, and not in what is imported: a fifth of a test's time went there."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 20)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the run's PostgreSQL and remove its folder."""
     guard = config.stash.get(GUARD, None)
@@ -77,55 +80,30 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file, to be copied and not to be opened."""
     path = tmp_path_factory.mktemp("template") / "migrated.db"
-    _migrate(f"sqlite:///{path}")
+    databases.migrate_new(f"sqlite:///{path}")
     return path
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> postgres.PostgresServer:
     """The run's PostgreSQL, holding a migrated template database. Never stop it: fault tests start their own."""
-    folder = Path(os.environ[SHARED_FOLDER])
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the first worker makes it, the others find it
-        server = postgres.start(folder / "data", durable=False)
-        with _administrator(server) as connection:
-            if TEMPLATE not in {name for (name,) in connection.execute("SELECT datname FROM pg_database")}:
-                connection.execute("DROP DATABASE IF EXISTS migrating")
-                connection.execute("CREATE DATABASE migrating")
-                _migrate(server.url("migrating"))
-                connection.execute(f"ALTER DATABASE migrating RENAME TO {TEMPLATE}")
-    return server
+    return databases.server_with_template(Path(os.environ[SHARED_FOLDER]))
 
 
-@contextmanager
-def _administrator(server: postgres.PostgresServer) -> Iterator[psycopg.Connection]:
-    host = str(server.socket_folder)
-    with psycopg.connect(host=host, user="postgres", dbname="postgres", autocommit=True) as connection:
-        yield connection
-
-
-def _migrate(url: str) -> None:
-    engine = open_engine(url)
-    try:
-        migrate(engine)
-    finally:
-        engine.dispose()
+@pytest.fixture(scope="session")
+def postgres_databases(postgres_server: postgres.PostgresServer) -> databases.LentDatabases:
+    """The databases that the tests of this process borrow."""
+    return databases.LentDatabases(postgres_server)
 
 
 @contextmanager
 def _new_database(request: pytest.FixtureRequest, *, backend: str, folder: Path) -> Iterator[str]:
     if backend == "sqlite":
-        path = folder / f"{uuid4().hex}.db"
-        shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
-        yield f"sqlite:///{path}"
+        yield databases.copy_of(request.getfixturevalue("sqlite_template"), folder)
         return
-    server: postgres.PostgresServer = request.getfixturevalue("postgres_server")
-    name = f"test_{uuid4().hex}"
-    with _administrator(server) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
-    yield server.url(name)
-    with _administrator(server) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    lent: databases.LentDatabases = request.getfixturevalue("postgres_databases")
+    with lent.one() as url:
+        yield url
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])

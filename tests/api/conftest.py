@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.app import create_app
+from api.state import give_worker
 from experiments.access.keys import create_key
 from experiments.catalog import lifecycle
 from experiments.config import Config
@@ -78,9 +79,19 @@ def worker(config: Config) -> Iterator[Worker]:
     worker.close()
 
 
+@pytest.fixture(scope="session")
+def apps() -> dict[int, Flask]:
+    """Apps by their largest body, made once: only their worker is another in each test."""
+    return {}
+
+
 @pytest.fixture
-def app(config: Config, worker: Worker) -> Flask:
-    return create_app(config, worker)
+def app(config: Config, worker: Worker, apps: dict[int, Flask]) -> Flask:
+    app = apps.get(config.max_body_bytes)
+    if app is None:
+        app = apps[config.max_body_bytes] = create_app(config, worker)
+    give_worker(app, worker)
+    return app
 
 
 def make_key(worker: Worker, *scopes: str, name: str = "test") -> str:

@@ -8,7 +8,9 @@ from flask import Flask
 from sqlalchemy import text
 
 import experiments
+from api.app import create_app
 from api.errors import STATUS
+from experiments.config import Config
 from experiments.errors import ExperimentsError
 from experiments.worker import Worker
 from tests.api.conftest import Client, assert_problem
@@ -56,8 +58,8 @@ def test_the_type_of_a_problem_says_what_it_means(app: Flask) -> None:
     assert (meaning["code"], meaning["status"]) == ("unauthenticated", 401)
 
 
-def test_an_unexpected_error_tells_nothing(app: Flask, capsys: pytest.CaptureFixture[str]) -> None:
-    customer = "Ada Lovelace"
+def test_an_unexpected_error_tells_nothing(config: Config, worker: Worker, capsys: pytest.CaptureFixture[str]) -> None:
+    app, customer = create_app(config, worker), "Ada Lovelace"
 
     def broken() -> str:
         raise RuntimeError(customer)

@@ -24,7 +24,7 @@ from experiments.decisions.rows import DecisionRow, write_decisions
 from experiments.outcomes.attribution import OutcomeRow
 from experiments.outcomes.rows import write_outcomes
 from experiments.tables import Allocation, Outcome
-from tests.conftest import TEMPLATE
+from tests.databases import TEMPLATE
 from tests.experiments.worlds import SEGMENTS, clicks, observe, start_experiment
 from tests.postgres import PostgresServer
 

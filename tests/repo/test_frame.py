@@ -1,21 +1,25 @@
 """The test frame itself: fresh databases, rolled-back sessions, no network, and a PostgreSQL that ends with its run."""
 
+import gc
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Final, LiteralString
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, make_url, text
 from sqlmodel import Session
 
 from experiments.database import transaction
 from tests import postgres
 from tests.conftest import NetworkForbidden
+from tests.databases import LentDatabases, connected
 
 COUNT = text("SELECT snapshot_version FROM workspace")
+OID: Final = "SELECT oid FROM pg_database WHERE datname = current_database()"
 CHANGE = text("UPDATE workspace SET snapshot_version = 77")
 
 
@@ -34,6 +38,59 @@ def test_even_a_committed_session_is_undone_after_the_test(session: Session, att
     session.connection().execute(CHANGE)
     session.commit()
     assert session.connection().execute(COUNT).scalar_one() == 77
+
+
+EVERYTHING = """
+    SELECT (SELECT row_to_json(w)::text FROM workspace w), (SELECT count(*) FROM customer),
+           (SELECT array_agg(version_num) FROM alembic_version),
+           (SELECT array_agg(last_value ORDER BY sequencename) FROM pg_sequences)
+"""
+FILL = """
+    INSERT INTO customer (id, attributes, updated_at) SELECT 'c' || i, '{{}}', now() FROM generate_series(1, {n}) i;
+    UPDATE workspace SET snapshot_version = 77;
+    DELETE FROM alembic_version;
+    SELECT nextval('audit_id_seq')
+"""
+
+
+@pytest.mark.parametrize("n_rows", [3, 20_000])
+def test_a_database_that_is_lent_again_is_as_new_and_has_another_name(
+    postgres_databases: LentDatabases, postgres_server: postgres.PostgresServer, n_rows: int
+) -> None:
+    with postgres_databases.one() as url, connected(postgres_server, make_url(url).database or "") as connection:
+        new = connection.execute(EVERYTHING).fetchone()
+        connection.execute(FILL.format(n=n_rows).encode())
+        (oid,) = connection.execute(OID).fetchone() or (None,)
+        assert connection.execute(EVERYTHING).fetchone() != new
+    with postgres_databases.one() as again, connected(postgres_server, make_url(again).database or "") as connection:
+        assert connection.execute(OID).fetchone() == (oid,)
+        assert connection.execute(EVERYTHING).fetchone() == new
+        assert connection.execute("SELECT pg_relation_size('customer') < 300000").fetchone() == (True,)
+    assert again != url
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE audit RENAME TO elsewhere",
+        "ALTER TABLE audit DISABLE TRIGGER ALL",
+        "ALTER TABLE customer ADD COLUMN more text",
+        "CREATE INDEX another ON customer (id)",
+    ],
+)
+def test_a_database_with_a_changed_schema_is_not_lent_again(
+    postgres_databases: LentDatabases, postgres_server: postgres.PostgresServer, change: LiteralString
+) -> None:
+    with postgres_databases.one() as url, connected(postgres_server, make_url(url).database or "") as connection:
+        (oid,) = connection.execute(OID).fetchone() or (None,)
+        connection.execute(change)
+    with connected(postgres_server, "postgres") as connection:
+        assert connection.execute("SELECT count(*) FROM pg_database WHERE oid = %s", [oid]).fetchone() == (0,)
+
+
+def test_garbage_is_not_looked_for_in_what_is_imported() -> None:
+    assert gc.get_freeze_count() > 100_000
+    assert gc.get_threshold()[0] > 10_000
 
 
 @pytest.mark.parametrize("address", [("192.0.2.1", 80), ("2001:db8::1", 80)])
