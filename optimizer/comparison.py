@@ -10,8 +10,8 @@ from scipy import special
 
 from optimizer import panels, trapezoid
 from optimizer.errors import InvalidArgument
-from optimizer.posteriors import BetaPosterior, Posterior, StudentPosterior
-from optimizer.rows import mapped, parts, settled
+from optimizer.posteriors import Posterior, StudentPosterior
+from optimizer.rows import mapped, mirrored, parts, settled
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -61,7 +61,7 @@ def expected_loss(posterior: Posterior, *, higher_is_better: bool = True) -> Flo
     shape = posterior.mean.shape
     found = [
         settled(rows, quick=trapezoid.loss, efforts=trapezoid.EFFORTS, sure=panels.loss)
-        for rows in parts(posterior if higher_is_better else _mirrored(posterior), cells=shape[-1] ** 2)
+        for rows in parts(posterior if higher_is_better else mirrored(posterior), cells=shape[-1] ** 2)
     ]
     return np.concatenate(found).reshape(shape)
 
@@ -184,12 +184,6 @@ def _against_control(
     answers = np.zeros((posterior.mean.size // n_variants, n_variants, *found.shape[1:]))
     answers[:, others] = found.reshape(-1, len(others), *found.shape[1:]) if others else 0.0
     return answers
-
-
-def _mirrored(posterior: Posterior) -> Posterior:
-    if isinstance(posterior, BetaPosterior):
-        return BetaPosterior(posterior.beta, posterior.alpha)
-    return StudentPosterior(-posterior.location, posterior.scale, posterior.degrees_of_freedom)
 
 
 def _tails(level: float) -> tuple[float, float]:

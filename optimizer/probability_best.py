@@ -1,6 +1,5 @@
 """Each variant's posterior probability of being the best, by quadrature."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -8,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from optimizer.posteriors import BetaPosterior, Posterior, StudentPosterior
+from optimizer.posteriors import Posterior, StudentPosterior
+from optimizer.rows import chosen, mapped, mirrored
 
 Floats = NDArray[np.float64]
 
@@ -48,16 +48,16 @@ def probability_best(posterior: Posterior, *, higher_is_better: bool = True) -> 
     array([0.5, 0.5])
     """
     shape = posterior.mean.shape
-    oriented = posterior if higher_is_better else _mirrored(posterior)
-    segments = _changed(oriented, lambda parameter: parameter.reshape(-1, parameter.shape[-1]))
+    oriented = posterior if higher_is_better else mirrored(posterior)
+    segments = mapped(oriented, lambda parameter: parameter.reshape(-1, parameter.shape[-1]))
     best = np.ones(segments.mean.shape)
     pending = np.arange(0 if segments.mean.size == len(best) else len(best))
     for n_nodes in SINGLE_RULES:
-        raw, trusted = _single_rule(_rows(segments, pending), n_nodes)
+        raw, trusted = _single_rule(chosen(segments, pending), n_nodes)
         best[pending[trusted]] = raw[trusted]
         pending = pending[~trusted]
     if pending.size > 0:
-        best[pending] = _panel_rule(_rows(segments, pending))
+        best[pending] = _panel_rule(chosen(segments, pending))
     best /= best.sum(axis=1, keepdims=True)
     return best.reshape(shape)
 
@@ -102,7 +102,7 @@ def _integrate(segments: Posterior, panels: _Panels, *, n_nodes: int) -> tuple[F
         row, low = panels.row[start : start + step], panels.low[start : start + step, None]
         half = (panels.high[start : start + step, None] - low) / 2.0
         at = low + half * (1.0 + nodes)
-        pdf, cdf = _density_and_cdf(_expanded(_rows(segments, row)), at[:, None, :])
+        pdf, cdf = _density_and_cdf(_expanded(chosen(segments, row)), at[:, None, :])
         weighted = pdf * (half * node_weights)[:, None, :]
         np.add.at(mass, row, weighted.sum(axis=2))
         # Every cdf is at least TAIL here, so dividing is safe.
@@ -134,7 +134,7 @@ def _tails(posterior: Posterior, q: Floats) -> tuple[Floats, Floats]:
     if isinstance(posterior, StudentPosterior):
         lower = posterior.ppf(q)
         return lower, 2.0 * posterior.location - lower
-    return _log_odds(posterior.ppf(q)), -_log_odds(_mirrored(posterior).ppf(q))
+    return _log_odds(posterior.ppf(q)), -_log_odds(mirrored(posterior).ppf(q))
 
 
 def _log_odds(rate: Floats) -> Floats:
@@ -142,22 +142,5 @@ def _log_odds(rate: Floats) -> Floats:
     return log_odds
 
 
-def _mirrored(posterior: Posterior) -> Posterior:
-    if isinstance(posterior, BetaPosterior):
-        return BetaPosterior(posterior.beta, posterior.alpha)
-    return StudentPosterior(-posterior.location, posterior.scale, posterior.degrees_of_freedom)
-
-
-def _changed(posterior: Posterior, change: Callable[[Floats], Floats]) -> Posterior:
-    """The same posterior with every parameter array reshaped or selected alike."""
-    if isinstance(posterior, BetaPosterior):
-        return BetaPosterior(change(posterior.alpha), change(posterior.beta))
-    return StudentPosterior(change(posterior.location), change(posterior.scale), change(posterior.degrees_of_freedom))
-
-
-def _rows(posterior: Posterior, row: NDArray[np.intp]) -> Posterior:
-    return _changed(posterior, lambda parameter: parameter[row])
-
-
 def _expanded(posterior: Posterior) -> Posterior:
-    return _changed(posterior, lambda parameter: parameter[..., None])
+    return mapped(posterior, lambda parameter: parameter[..., None])

@@ -22,6 +22,13 @@ def mapped(posterior: Posterior, change: Callable[[Floats], Floats]) -> Posterio
     return StudentPosterior(location, scale, change(posterior.degrees_of_freedom))
 
 
+def mirrored(posterior: Posterior) -> Posterior:
+    """The posterior of 1 minus a rate, or of a mean with its sign turned: the order of variants is the other way."""
+    if isinstance(posterior, BetaPosterior):
+        return BetaPosterior(posterior.beta, posterior.alpha)
+    return StudentPosterior(-posterior.location, posterior.scale, posterior.degrees_of_freedom)
+
+
 def parts(posterior: Posterior, *, cells: int) -> Iterator[Posterior]:
     """Matrices (n_rows, n_variants) of a few rows each; a row counts as so many cells of memory."""
     n_variants = posterior.mean.shape[-1]
