@@ -126,12 +126,16 @@ def read_body(model: type[Model], *, max_bytes: int | None = None, or_nothing: b
 
 
 def read_query(model: type[Model]) -> Model:
-    """The query parameters as a model whose fields take text; those given twice count once.
+    """The query parameters as a model whose fields take text.
 
     Raises:
-        InvalidInput: With all that is wrong; a pointer's first part is the parameter's name.
+        InvalidInput: With all that is wrong; a pointer's first part is the parameter's name. A parameter may be given
+            twice, but not with two values.
     """
-    return _validated(model, query_parameters().to_dict())
+    given = query_parameters()
+    if names := [name for name, values in given.lists() if len(set(values)) > 1]:
+        raise InvalidInput([FieldError(pointer_to("", name), "has several values") for name in names[:MAX_ERRORS]])
+    return _validated(model, given.to_dict())
 
 
 def query_parameters() -> "MultiDict[str, str]":

@@ -32,6 +32,12 @@ def test_results_of_what_is_not_there_are_not_found(clicked: Client) -> None:
     assert_problem(clicked.get(f"{RESULTS}?segment=none"), 404, "segment_not_found")
 
 
+def test_of_two_values_none_is_picked(running: Client) -> None:
+    answer = running.get(f"{RESULTS}?format=json&format=csv")
+    assert pointers(assert_problem(answer, 422, "invalid_input")) == {"/format"}
+    assert running.get(f"{RESULTS}?format=json&format=json").status_code == 200
+
+
 @pytest.mark.parametrize(
     "as_of",
     [
