@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import re
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +16,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, cast
 
 import orjson
-import zstandard
 
 from experiments.input.checks import shown
 from experiments.lists.errors import ListUnreadable
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 if TYPE_CHECKING:  # slow to import
     import polars as pl
@@ -37,7 +42,7 @@ _PARQUET_SLICE: Final = 10_000
 _PARQUET_TEXT: Final = 64_000_000  # bytes of text in so many rows
 _LOOKED_AT: Final = 100  # rows of NDJSON, for the first that can be read
 _NOT_UTF8: Final = re.compile("[\ud800-\udfff]")  # what stands for a byte that is none
-_ZSTD_WINDOW: Final = 1 << 27  # 128 MB: what zstd itself takes without being told
+_ZSTD_WINDOW_LOG: Final = 27  # 128 MB: what zstd itself takes without being told
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,7 @@ class _Bounded(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:  # a writable buffer
         try:
             data = self._stream.read(len(buffer))
-        except (OSError, EOFError, zlib.error, zstandard.ZstdError):
+        except (OSError, EOFError, zlib.error, zstd.ZstdError):
             raise ListUnreadable("it is not compressed as it says, or cut short") from None
         self._left -= len(data)
         if self._left < 0:
@@ -157,13 +162,10 @@ class _Bounded(io.RawIOBase):
 def _inflated(path: Path, encoding: Encoding) -> IO[bytes]:
     if encoding == "gzip":
         return cast("IO[bytes]", gzip.open(path))
-    raw = path.open("rb")
     if encoding == "zstd":
-        reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).stream_reader(
-            raw, closefd=True, read_across_frames=True
-        )
-        return cast("IO[bytes]", reader)
-    return raw
+        options = {int(zstd.DecompressionParameter.window_log_max): _ZSTD_WINDOW_LOG}
+        return cast("IO[bytes]", zstd.open(path, options=options))
+    return path.open("rb")
 
 
 # CSV.

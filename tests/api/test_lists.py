@@ -4,13 +4,15 @@ import csv
 import gzip
 import io
 import json
+import sys
 import tempfile
 import threading
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
-import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -18,9 +20,16 @@ from sqlmodel import func, select
 
 from experiments import journal
 from experiments.database import reading
+from experiments.lists.errors import ListUnreadable
+from experiments.lists.reading import Encoding, read_table
 from experiments.tables import Decision, Outcome
 from experiments.worker import Worker
 from tests.api.conftest import Client, assert_problem, pointers
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 BATCH = "/v1/decisions/batch?placement=welcome"
 CSV = {"Content-Type": "text/csv"}
@@ -153,7 +162,7 @@ def test_the_answer_has_the_form_that_is_accepted(running: Client, sent: str, ac
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
 def test_compressed_lists(running: Client, encoding: str) -> None:
     data = b"customer_id\n" + b"".join(b"z%d\n" % i for i in range(5_000))
-    packed = gzip.compress(data) if encoding == "gzip" else zstandard.compress(data)
+    packed = gzip.compress(data) if encoding == "gzip" else zstd.compress(data)
     answer = running.post(BATCH, data=packed, headers=CSV | {"Content-Encoding": encoding})
     rows, summary = _csv(answer.data)
     assert [row["customer_id"] for row in rows] == [f"z{i}" for i in range(5_000)]
@@ -210,7 +219,7 @@ def test_without_a_placement_nothing_is_read(running: Client) -> None:
     assert_problem(answer, 404, "placement_not_found")
 
 
-@pytest.mark.parametrize("packed", [gzip.compress(b" " * 5_000_000, mtime=0), zstandard.compress(b" " * 5_000_000)])
+@pytest.mark.parametrize("packed", [gzip.compress(b" " * 5_000_000, mtime=0), zstd.compress(b" " * 5_000_000)])
 def test_a_bomb_bursts_nothing(worker: Worker, running: Client, packed: bytes) -> None:
     object.__setattr__(worker.config, "max_list_bytes", 1_000_000)
     encoding = "gzip" if packed.startswith(b"\x1f\x8b") else "zstd"
@@ -226,6 +235,20 @@ def test_a_value_that_is_no_plain_number_is_refused(running: Client, value: str)
     answer = running.post("/v1/outcomes?event=click", data=report, headers=CSV).get_json()
     assert (answer["accepted"], answer["n_rejected"]) == (0, 1)
     assert "/value" in answer["rejected"][0]["detail"]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_a_list_that_is_cut_short_is_not_taken_for_a_shorter_one(tmp_path: Path, encoding: Encoding) -> None:
+    pack = {"gzip": gzip.compress, "zstd": zstd.compress}[encoding]
+    numbers = np.random.default_rng(3).integers(0, 10**9, size=100_000)  # several blocks of zstd
+    whole = pack(b"customer_id\n" + b"".join(b"%d\n" % number for number in numbers))
+    for size, n_least in ((10, 0), (len(whole) // 2, 10_000), (len(whole) - 1, 50_000)):
+        path = tmp_path / f"{size}.csv"
+        path.write_bytes(whole[:size])
+        rows = []
+        with pytest.raises(ListUnreadable, match="cut short"):
+            rows.extend(read_table(path, "csv", encoding=encoding, max_bytes=10**9).rows)
+        assert n_least <= len(rows) < len(numbers)
 
 
 def test_a_click_report_is_recorded_by_placement_customer_and_occasion(running: Client, worker: Worker) -> None:
