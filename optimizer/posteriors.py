@@ -144,27 +144,32 @@ class MeanPrior:
     """Normal-inverse-chi-squared prior of a mean and a variance.
 
     Attributes:
-        mean: Centre, in outcome units.
+        mean: Centre, in outcome units; a number, or an array that broadcasts to (..., n_variants), as all of these.
         weight: Units that the centre is worth, > 0.
         variance: Guess of the variance of one unit's outcome, > 0.
         degrees_of_freedom: Units that this guess is worth, > 0.
     """
 
-    mean: float
-    weight: float
-    variance: float
-    degrees_of_freedom: float
+    mean: float | Floats
+    weight: float | Floats
+    variance: float | Floats
+    degrees_of_freedom: float | Floats
 
     def __post_init__(self) -> None:
-        if not np.isfinite(self.mean):
+        if not np.isfinite(self.mean).all():
             raise InvalidPosterior("mean", f"is {self.mean}")
         for name, value in (
             ("weight", self.weight),
             ("variance", self.variance),
             ("degrees_of_freedom", self.degrees_of_freedom),
         ):
-            if not (np.isfinite(value) and value > 0.0):
+            if not (np.isfinite(value) & (np.asarray(value) > 0.0)).all():
                 raise InvalidPosterior(name, f"is {value}")
+
+    def chosen(self, rows: slice | NDArray[np.intp]) -> "MeanPrior":
+        """The priors of some rows, where all parameters are arrays."""
+        parameters = (getattr(self, name) for name in self.__dataclass_fields__)
+        return MeanPrior(*(np.asarray(values)[rows] for values in parameters))
 
 
 def beta_posterior(
@@ -219,7 +224,7 @@ def mean_posterior(
     within = _within_squares(n, sums=sums, squares=squares)
     weight = prior.weight + n
     df = prior.degrees_of_freedom + n
-    sample_mean = np.divide(sums, n, out=np.full(n.shape, prior.mean), where=n > 0.0)
+    sample_mean = np.divide(sums, n, out=np.zeros(n.shape) + prior.mean, where=n > 0.0)
     between = prior.weight * n / weight * (sample_mean - prior.mean) ** 2
     variance = (prior.degrees_of_freedom * prior.variance + within + between) / df
     return StudentPosterior((prior.weight * prior.mean + sums) / weight, np.sqrt(variance / weight), df)
@@ -262,6 +267,58 @@ def weak_mean_prior(
         weight=PRIOR_RESPONDERS_FOR_MEAN * units_per_responder,
         variance=within / (float(n) - 1.0),
         degrees_of_freedom=PRIOR_RESPONDERS_FOR_VARIANCE * units_per_responder,
+    )
+
+
+def weak_mean_priors(
+    n_units: ArrayLike,
+    *,
+    total: ArrayLike,
+    sum_squares: ArrayLike,
+    n_responders: ArrayLike,
+    least_responders: float = 20.0,
+) -> MeanPrior:
+    """The weak priors of segments: each from its own variants where these have enough responders, else from all.
+
+    What companies pay may be a thousand times what people do. The variance of all, even if it counts as one unit, is
+    then larger than all that a thousand people's units say of themselves.
+
+    Args:
+        n_units: Units, shape (n_segments, n_variants).
+        total: Sums of outcomes, the same shape.
+        sum_squares: Sums of squared outcomes, the same shape.
+        n_responders: Units whose outcome is not zero, the same shape.
+        least_responders: Of a segment, from which on it speaks for itself; if its outcomes vary.
+    Returns:
+        Parameters of shape (n_segments + 1, 1); the last row is of all.
+    Raises:
+        InvalidCounts: As `weak_mean_prior`.
+        NoVariation: As that, of all segments together.
+    Source: as `weak_mean_prior`.
+
+    >>> priors = weak_mean_priors(
+    ...     [[50], [50]], total=[[50], [5e4]], sum_squares=[[100], [1e8]], n_responders=[[50], [50]]
+    ... )
+    >>> priors.mean.ravel().tolist()
+    [1.0, 1000.0, 500.5]
+    """
+    counted = _counts(n_units, "n_units"), _finite(total, "total"), _finite(sum_squares, "sum_squares")
+    responders = _counts(n_responders, "n_responders")
+    whole = weak_mean_prior(counted[0], total=counted[1], sum_squares=counted[2], n_responders=responders)
+    n, sums, squares, responded = (values.sum(axis=1, keepdims=True) for values in (*counted, responders))
+    within = _within_squares(n, sums=sums, squares=squares)
+    own = (responded >= max(least_responders, 1.0)) & (n >= 2.0) & (within > 1e-12 * squares)
+    n, responded = np.where(own, n, 2.0), np.where(own, responded, 1.0)
+    per_responder = n / responded
+
+    def or_whole(values: Floats, of_all: float | Floats) -> Floats:
+        return np.vstack([np.where(own, values, of_all), np.reshape(of_all, (1, 1))])
+
+    return MeanPrior(
+        mean=or_whole(sums / n, whole.mean),
+        weight=or_whole(PRIOR_RESPONDERS_FOR_MEAN * per_responder, whole.weight),
+        variance=or_whole(within / (n - 1.0), whole.variance),
+        degrees_of_freedom=or_whole(PRIOR_RESPONDERS_FOR_VARIANCE * per_responder, whole.degrees_of_freedom),
     )
 
 

@@ -25,7 +25,7 @@ from optimizer.posteriors import (
     StudentPosterior,
     beta_posterior,
     mean_posterior,
-    weak_mean_prior,
+    weak_mean_priors,
 )
 from optimizer.probability_best import probability_best
 
@@ -202,13 +202,13 @@ def _posteriors(learnable: Learnable, now: datetime) -> tuple[_Exposed, Posterio
         alpha, beta = beta_prior(learnable.goal.prior)
         return exposed, beta_posterior(exposed.n_responders, exposed.n_units, prior_alpha=alpha, prior_beta=beta)
     row_weight = block_weight[blocks.of_row]
-    sums = {
-        "total": tallies.by_variant(tallies.capped_total * row_weight),
-        "sum_squares": tallies.by_variant(tallies.capped_squares * row_weight),
-    }
-    weak = weak_mean_prior(exposed.n_units, n_responders=exposed.n_responders, **sums)
+    total = tallies.by_variant(tallies.capped_total * row_weight)
+    squares = tallies.by_variant(tallies.capped_squares * row_weight)
+    weak = weak_mean_priors(
+        exposed.n_units, total=total, sum_squares=squares, n_responders=exposed.n_responders
+    ).chosen(slice(-1))
     prior = mean_prior(learnable.goal.prior, weak)
-    return exposed, mean_posterior(exposed.n_units, prior=prior, **sums)
+    return exposed, mean_posterior(exposed.n_units, total=total, sum_squares=squares, prior=prior)
 
 
 def _matured(learnable: Learnable, age_seconds: Floats, *, now: datetime) -> Floats:

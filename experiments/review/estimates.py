@@ -10,7 +10,7 @@ from experiments.review.strata import Strata
 from experiments.series import PinnedPrior
 from optimizer.errors import NoVariation
 from optimizer.joint_means import joint_means, quasi_variances
-from optimizer.posteriors import MeanPrior, Posterior, beta_posterior, mean_posterior, weak_mean_prior
+from optimizer.posteriors import MeanPrior, Posterior, beta_posterior, mean_posterior, weak_mean_priors
 from optimizer.standardise import across_segments
 
 Floats = NDArray[np.float64]
@@ -73,8 +73,9 @@ def posterior_of(
     """Posterior of every mean: Beta for rates, Student for counts and money, from the metric's prior or a weak one.
 
     Adjusted means enter with as many units as give their variance: to be compared with each other (the default), or
-    each by itself (``of_levels``). A Student posterior leans on the pooled variance of all variants only below 20
-    responders, where its own says little; above, it is nearly the classical one (of 20 units 3 % narrower).
+    each by itself (``of_levels``). A Student posterior leans on the pooled variance of its segment's variants (of all,
+    where they too have few responders) only below 20 responders, where its own says little; above, it is nearly the
+    classical one (of 20 units 3 % narrower).
     None if nothing varies, so that there is no scale.
     """
     n, mean, within = effective(estimates, is_rate=is_rate, of_levels=of_levels)
@@ -83,7 +84,7 @@ def posterior_of(
         return beta_posterior(np.minimum(mean * n, n), n, prior_alpha=alpha, prior_beta=beta)
     sums = {"total": mean * n, "sum_squares": within + mean**2 * n}
     try:
-        weak = weak_mean_prior(
+        weak = weak_mean_priors(
             n[:-1],
             total=sums["total"][:-1],
             sum_squares=sums["sum_squares"][:-1],
@@ -91,7 +92,9 @@ def posterior_of(
         )
     except NoVariation:
         return None
-    own = MeanPrior(mean=weak.mean, weight=1e-3, variance=weak.variance, degrees_of_freedom=1.0)
+    varies = (n > 1.0) & (within > 1e-12 * sums["sum_squares"])
+    variance = np.where(varies, within / np.maximum(n - 1.0, 1.0), weak.variance)
+    own = MeanPrior(mean=weak.mean, weight=1e-3, variance=variance, degrees_of_freedom=1.0)
     shy, sure = (mean_posterior(n, prior=mean_prior(prior, one), **sums) for one in (weak, own))
     enough = estimates.n_responders >= ENOUGH_RESPONDERS
     return type(sure)(

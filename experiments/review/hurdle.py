@@ -12,7 +12,7 @@ from experiments.review.strata import Strata
 from optimizer.errors import InvalidCounts, NoVariation
 from optimizer.hurdle import HurdlePosterior, hurdle_posterior
 from optimizer.hurdle_comparison import DifferenceParts, DrawnComparison, difference_parts, drawn_comparison
-from optimizer.posteriors import weak_mean_prior
+from optimizer.posteriors import weak_mean_priors
 
 Floats = NDArray[np.float64]
 
@@ -60,10 +60,11 @@ _MOVED = "not estimable: weights moved, so the pooled sums of variants can't be 
 
 
 def _posterior(units: Strata) -> HurdlePosterior:
-    """By segment and over all (the last row); amounts lean on those of all payers."""
+    """By segment and over all (the last row); amounts lean on the segment's payers, or on all payers."""
     sums = [units.by_segment(values) for values in (units.n_units, units.n_responders, units.total, units.squares)]
-    prior = weak_mean_prior(sums[1], total=sums[2], sum_squares=sums[3], n_responders=sums[1])
+    priors = weak_mean_priors(sums[1], total=sums[2], sum_squares=sums[3], n_responders=sums[1])
     parts = slice(None) if len(units.segments) <= MOST_SEGMENTS else slice(0)
+    prior = priors if parts == slice(None) else priors.chosen(slice(-1, None))
     n, payers, total, squares = (np.vstack([values[parts], values.sum(axis=0)]) for values in sums)
     return hurdle_posterior(n, payers, total=total, sum_squares=squares, prior=prior)
 

@@ -21,7 +21,7 @@ from sqlmodel import func, select
 from experiments import journal
 from experiments.database import reading
 from experiments.lists.errors import ListUnreadable
-from experiments.lists.reading import Encoding, read_table
+from experiments.lists.reading import Encoding, Row, read_table
 from experiments.tables import Decision, Outcome
 from experiments.worker import Worker
 from tests.api.conftest import Client, assert_problem, pointers
@@ -239,13 +239,13 @@ def test_a_value_that_is_no_plain_number_is_refused(running: Client, value: str)
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
 def test_a_list_that_is_cut_short_is_not_taken_for_a_shorter_one(tmp_path: Path, encoding: Encoding) -> None:
-    pack = {"gzip": gzip.compress, "zstd": zstd.compress}[encoding]
     numbers = np.random.default_rng(3).integers(0, 10**9, size=100_000)  # several blocks of zstd
-    whole = pack(b"customer_id\n" + b"".join(b"%d\n" % number for number in numbers))
+    text = b"customer_id\n" + b"".join(b"%d\n" % number for number in numbers)
+    whole = gzip.compress(text) if encoding == "gzip" else zstd.compress(text)
     for size, n_least in ((10, 0), (len(whole) // 2, 10_000), (len(whole) - 1, 50_000)):
         path = tmp_path / f"{size}.csv"
         path.write_bytes(whole[:size])
-        rows = []
+        rows: list[Row] = []
         with pytest.raises(ListUnreadable, match="cut short"):
             rows.extend(read_table(path, "csv", encoding=encoding, max_bytes=10**9).rows)
         assert n_least <= len(rows) < len(numbers)

@@ -4,7 +4,9 @@ import json
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 from sqlmodel import Session
 
 from experiments.review import results, results_over_time
@@ -115,3 +117,29 @@ def test_a_billion_units(session: Session) -> None:
     assert treated["probability_beats_control"] > 1.0 - 1e-9
     low, high = treated["uplift"]["interval"]
     assert 0.0 < low < high < 2e-4
+
+
+def test_what_companies_pay_says_nothing_of_people(session: Session) -> None:
+    """People pay 20 or 24 (sd 5), companies some 25,000 (sd 76,000): a person's row is what it would be alone.
+
+    Expected: Student's intervals of the row's own mean by scipy, which ours are within 3 % of from 20 payers on.
+    """
+    series = start_experiment(session, segments=("b2b", "b2c"), goal="spend", metrics=["visit"])
+    for segment, variant, mean, sd in (
+        ("b2c", "a", 20.0, 5.0),
+        ("b2c", "b", 24.0, 5.0),
+        ("b2b", "a", 25_000.0, 76_000.0),
+        ("b2b", "b", 25_000.0, 76_000.0),
+    ):
+        sums = {"total": str(1_000 * mean), "squares": str(999 * sd**2 + 1_000 * mean**2)}
+        observe(session, series, variant=variant, segment=segment, n_units=1_000, visits=1_000, metric="spend", **sums)
+    answer = _looked_at(session, "spend")
+    (people,) = (row for row in answer["segments"] if row["segment"] == "b2c")
+    half = stats.t.ppf(0.975, 999) * 5.0 / np.sqrt(1_000)
+    for key, mean in (("a", 20.0), ("b", 24.0)):
+        row = variant_of(people, key)
+        assert row["interval"] == pytest.approx([mean - half, mean + half], abs=0.01 * half)
+        assert row["hurdle"]["mean"] == pytest.approx(mean, rel=0.01)
+    uplift = variant_of(people, "b")["uplift"]
+    assert uplift["interval"] == pytest.approx([4.0 - half * 2**0.5, 4.0 + half * 2**0.5], abs=0.01 * half)
+    assert variant_of(people, "b")["probability_best"] > 0.999

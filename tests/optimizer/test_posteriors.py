@@ -10,6 +10,7 @@ from optimizer.posteriors import (
     beta_posterior,
     mean_posterior,
     weak_mean_prior,
+    weak_mean_priors,
 )
 
 ALPHA, BETA = np.array([0.5, 3.0, 20_001.0]), np.array([0.5, 9.0, 980_001.0])
@@ -138,3 +139,19 @@ def test_improper_parameters_are_refused() -> None:
         StudentPosterior(np.array([np.nan]), one, one)
     with pytest.raises(InvalidPosterior, match="variance"):
         MeanPrior(mean=0.0, weight=1.0, variance=0.0, degrees_of_freedom=1.0)
+
+
+def test_a_segment_with_responders_enough_takes_its_prior_from_its_own_variants() -> None:
+    """Companies pay about 10,000, people about 20; a third segment has few payers and takes the prior of all."""
+    rng = np.random.default_rng(7)
+    values = [[rng.normal(mean, mean / 4, size=n) for _ in range(2)] for mean, n in ((10_000, 300), (20, 300), (20, 5))]
+    n, total, squares = (
+        np.array([[moment(one) for one in segment] for segment in values])
+        for moment in (len, np.sum, lambda x: np.sum(x**2))
+    )
+    priors = weak_mean_priors(n, total=total, sum_squares=squares, n_responders=n)
+    own = [weak_mean_prior(n[i], total=total[i], sum_squares=squares[i], n_responders=n[i]) for i in range(2)]
+    whole = weak_mean_prior(n, total=total, sum_squares=squares, n_responders=n)
+    for name in ("mean", "weight", "variance", "degrees_of_freedom"):
+        expected = [getattr(prior, name) for prior in (*own, whole, whole)]
+        assert np.ravel(getattr(priors, name)) == pytest.approx(expected)
