@@ -40,6 +40,7 @@ class Shown:
     loss: Floats
     absolute: Uplift
     relative: Uplift
+    is_ratio: bool
 
 
 def shown(reading: Reading) -> Shown:
@@ -48,7 +49,7 @@ def shown(reading: Reading) -> Shown:
     counts = _with_all(reading.units, reading.units.n_units), _with_all(reading.units, reading.units.n_responders)
     posterior = posterior_of(estimates, is_rate=reading.is_rate, prior=reading.metric.prior)
     if posterior is None:
-        return _nothing(estimates, counts)
+        return _nothing(estimates, counts, is_ratio=reading.metric.kind == "ratio")
     levels = posterior_of(estimates, is_rate=reading.is_rate, prior=reading.metric.prior, of_levels=True) or posterior
     known, control = np.isfinite(estimates.mean), estimates.control
     low, high = (np.where(known, end, np.nan) for end in levels.interval(LEVEL))
@@ -67,6 +68,7 @@ def shown(reading: Reading) -> Shown:
         loss=loss,
         absolute=absolute_uplift(posterior, control_index=control, level=LEVEL),
         relative=relative_uplift(posterior, control_index=control, level=LEVEL),
+        is_ratio=reading.metric.kind == "ratio",
     )
 
 
@@ -96,10 +98,21 @@ def _with_all(units: Strata, values: Floats) -> Floats:
     return np.vstack([by_segment, by_segment.sum(axis=0)])
 
 
-def _nothing(estimates: Estimates, counts: tuple[Floats, Floats]) -> Shown:
+def _nothing(estimates: Estimates, counts: tuple[Floats, Floats], *, is_ratio: bool) -> Shown:
     empty = np.full(estimates.mean.shape, np.nan)
     none = Uplift(empty, empty, empty, np.zeros(empty.shape, dtype=np.bool_))
-    return Shown(estimates, *counts, empty, empty, best=empty, beats=empty, loss=empty, absolute=none, relative=none)
+    return Shown(
+        estimates,
+        *counts,
+        empty,
+        empty,
+        best=empty,
+        beats=empty,
+        loss=empty,
+        absolute=none,
+        relative=none,
+        is_ratio=is_ratio,
+    )
 
 
 def variants_of(
@@ -137,8 +150,12 @@ def _why_none(shown_: Shown, row: int, *, index: int) -> str | None:
         return None
     if not shown_.n_units[row, index] > 0.0:
         return "not estimable: no unit"
-    is_mean = np.isfinite(shown_.estimates.mean[row, index])
-    return "not estimable: no outcome varies" if is_mean else "not estimable: too few denominators"
+    if np.isfinite(shown_.estimates.mean[row, index]):
+        return "not estimable: no outcome varies"
+    return "not estimable: too few denominators" if shown_.is_ratio else f"not estimable: {_APART}"
+
+
+_APART = "the variant and the control were never randomised together"
 
 
 def _uplift(shown_: Shown, row: int, *, index: int) -> dict[str, Any]:
@@ -152,14 +169,19 @@ def _uplift(shown_: Shown, row: int, *, index: int) -> dict[str, Any]:
         "interval": pair(shown_.absolute.low[at], shown_.absolute.high[at]) if known else None,
         "relative": number(difference / base) if clear else None,
         "relative_interval": pair(shown_.relative.low[at], shown_.relative.high[at]) if clear else None,
-        "reason": _why_not(known=known, clear=clear),
+        "reason": None if clear else _why_not(shown_, row, index=index, known=known),
     }
 
 
-def _why_not(*, known: bool, clear: bool) -> str | None:
+def _why_not(shown_: Shown, row: int, *, index: int, known: bool) -> str:
+    """Why there is no uplift, or no relative one."""
     if not known:
-        return "not estimable: the variant and the control were never randomised together"
-    return None if clear else "relative not estimable: control's mean is not clearly above zero"
+        control = shown_.estimates.control
+        lacking = [name for name, k in (("variant", index), ("control", control)) if not shown_.n_units[row, k] > 0.0]
+        return f"not estimable: the {lacking[0]} has no unit" if lacking else f"not estimable: {_APART}"
+    if not np.isfinite(shown_.absolute.low[row, index]):
+        return "interval and relative not estimable: no outcome varies"
+    return "relative not estimable: control's mean is not clearly above zero"
 
 
 def number(value: float) -> float | None:

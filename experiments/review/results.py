@@ -265,11 +265,11 @@ def _caveats(review: _Reviewed) -> list[str]:
     if review.reading.matured_share == 0.0:
         words.append("No unit has matured yet: a verdict waits until window and grace have passed.")
     words += _apart(review)
-    covered = review.shown.estimates.covered
+    strata, covered = review.reading.strata, review.shown.estimates.covered
     words += [
         f"Over all segments, {key} is compared with the control on {share:.0%} of the units."
-        for key, share in zip(review.reading.strata.variants, covered, strict=True)
-        if 0.0 < share < 0.999
+        for index, (key, share) in enumerate(zip(strata.variants, covered, strict=True))
+        if index != strata.control and 0.0 < share < 0.995
     ]
     return words
 

@@ -98,7 +98,6 @@ def gather(
     effects = _effects(matured, base=base, prior_sd=prior_sd, higher_is_better=higher_is_better, available=available)
     contrast, responders = _contrasts(strata, is_binary=kind == "binary")
     best, least = effects.probability_best(), SMALLEST_PAYERS if kind in {"mean", "ratio"} else SMALLEST_RESPONDERS
-    rate = rules.gates.false_discovery
     return Evidence(
         matured=matured,
         effects=effects,
@@ -119,12 +118,16 @@ def gather(
         least_responders=least,
         scarcer=_scarcer(matured, kind=kind),
         days=days,
-        proven=np.append(discoveries(best[:-1], rate=rate), discoveries(best[-1:], rate=rate)),
+        proven=_proven(best, rate=rules.gates.false_discovery),
         wrong_share=np.append(_wrong_share(best[:-1]), 1.0 - best[-1:]),
         base=base,
         prior_sd=prior_sd,
         higher_is_better=higher_is_better,
     )
+
+
+def _proven(best: Floats, *, rate: float) -> NDArray[np.bool_]:
+    return np.append(discoveries(best[:-1], rate=rate), discoveries(best[-1:], rate=rate))
 
 
 def _scarcer(matured: Estimates, *, kind: str) -> Floats:
@@ -191,7 +194,8 @@ def judge(
         size = f"{rules.smallest_effect:.1%}".replace(".0%", "%")
         verdict, reason = "no_difference", f"No variant differs from control by {size} of its mean or more."
     else:
-        verdict, reason = "keep_running", f"{leader} is ahead, but not proven: " + "; ".join(map(_said, failed)) + "."
+        told = f"{leader} is ahead, but not proven" if _leads(evidence, row) else "No variant is known to be ahead"
+        verdict, reason = "keep_running", f"{told}: " + "; ".join(map(_said, failed)) + "."
     winner = leader if verdict == "ship" else None
     return {"verdict": verdict, "winner": winner, "leader": leader, "reason": reason, "gates": gates}
 
@@ -261,6 +265,11 @@ def _wrong_share(best: Floats) -> Floats:
     share = np.empty(best.shape)
     share[order] = np.cumsum(1.0 - best[order]) / np.arange(1, best.size + 1)
     return share
+
+
+def _leads(evidence: Evidence, row: int) -> bool:
+    """Whether the leader is likelier to be best than by a draw of lots, as all are where nothing differs or varies."""
+    return bool(evidence.probability_best[row] * evidence.effects.available[row].sum() > 1.0 + 1e-9)
 
 
 def _surely_alike(evidence: Evidence, row: int) -> bool:

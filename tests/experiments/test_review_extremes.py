@@ -131,7 +131,7 @@ def test_what_companies_pay_says_nothing_of_people(session: Session) -> None:
         ("b2b", "a", 25_000.0, 76_000.0),
         ("b2b", "b", 25_000.0, 76_000.0),
     ):
-        sums = {"total": str(1_000 * mean), "squares": str(999 * sd**2 + 1_000 * mean**2)}
+        sums: dict[str, Any] = {"total": str(1_000 * mean), "squares": str(999 * sd**2 + 1_000 * mean**2)}
         observe(session, series, variant=variant, segment=segment, n_units=1_000, visits=1_000, metric="spend", **sums)
     answer = _looked_at(session, "spend")
     (people,) = (row for row in answer["segments"] if row["segment"] == "b2c")
