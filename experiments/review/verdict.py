@@ -93,8 +93,7 @@ def gather(
     available: NDArray[np.bool_],
 ) -> Evidence:
     """Work out all that the gates look at, for all segments at once."""
-    base = _base(matured)
-    prior_sd = _prior_sd(*relative_effects(matured, base=base), least=rules.gates.effect_sd)
+    base, prior_sd = _scales(matured, least=rules.gates.effect_sd)
     effects = _effects(matured, base=base, prior_sd=prior_sd, higher_is_better=higher_is_better, available=available)
     contrast, responders = _contrasts(strata, is_binary=kind == "binary")
     best, least = effects.probability_best(), SMALLEST_PAYERS if kind in {"mean", "ratio"} else SMALLEST_RESPONDERS
@@ -205,15 +204,17 @@ _NO_RIVALS = "Fewer than two variants have units that have matured, so there is 
 _NO_OUTCOME = "No matured unit has responded yet, so there is nothing to compare."
 
 
-def _prior_sd(effect: Floats, variance: Floats, *, least: float) -> Floats:
-    """Scale of the sceptical prior: as the gate says, or as large as the largest effect is beyond doubt.
+def _scales(matured: Estimates, *, least: float) -> tuple[Floats, Floats]:
+    """What effects are relative to, and the scale of their sceptical prior.
 
-    A prior of 5 % can't tell two variants apart that both gain 300 %: it would shrink both to next to nothing. Beyond
-    doubt is what remains of an effect less three standard errors.
+    That is as the gate says, or as large as the largest effect is beyond doubt: a prior of 5 % can't tell two variants
+    apart that both gain 300 %, it would shrink both to next to nothing. Beyond doubt is what remains of an effect less
+    three standard errors.
     """
-    beyond_doubt = np.abs(effect) - _BEYOND_DOUBT * np.sqrt(variance)
-    largest: Floats = np.nan_to_num(beyond_doubt, nan=0.0).max(axis=-1)
-    return np.maximum(least, largest)
+    base = _base(matured)
+    effect, variance = relative_effects(matured, base=base)
+    largest: Floats = np.nan_to_num(np.abs(effect) - _BEYOND_DOUBT * np.sqrt(variance), nan=0.0).max(axis=-1)
+    return base, np.maximum(least, largest)
 
 
 _BEYOND_DOUBT = 3.0
