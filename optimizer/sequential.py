@@ -159,7 +159,8 @@ def confidence_sequence(
     centre = np.where(estimable, contrast.estimate, 0.0)
     z = np.divide(contrast.estimate, error, out=np.zeros(error.shape), where=estimable)
     p_value = np.where(estimable, always_valid_p_value(z, np.maximum(n, 1.0), n_star=n_star, level=level), 1.0)
-    reason = f"needs at least {least_responders:g} responders of the variant and of control, randomised together"
+    needed = f"{least_responders:g} responders (of a frequent rate: {least_responders:g} units without a response)"
+    reason = f"needs at least {needed} of the variant and of control, randomised together, whose outcomes vary"
     return ConfidenceSequence(centre - width, centre + width, p_value, estimable, reason)
 
 
