@@ -19,7 +19,10 @@ REASONS = {
     "is_control": "the control is not compared with itself",
     "never_randomised_together": "no unit came while the variant and control both had positive weights",
     "no_unit": "the variant or control got no unit while both had positive weights",
-    "few_responders": f"the variant or control has fewer than {SMALLEST_RESPONDERS} effective responders",
+    "few_responders": (
+        f"the variant or control has fewer than {SMALLEST_RESPONDERS} effective responders"
+        " (of a frequent rate: units without a response)"
+    ),
     "no_variation": "the outcomes do not vary",
 }
 

@@ -155,7 +155,7 @@ def _why_none(shown_: Shown, row: int, *, index: int) -> str | None:
     return "not estimable: too few denominators" if shown_.is_ratio else f"not estimable: {_APART}"
 
 
-_APART = "the variant and the control were never randomised together"
+_APART = "too few units, or none, came while the variant and the control both had weight"
 
 
 def _uplift(shown_: Shown, row: int, *, index: int) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def judge(
 
 
 _BROKEN = "Units did not come in the shares of the weights; find out why before you read on."
-_NO_RIVALS = "Fewer than two variants have units that have matured, so there is nothing to compare."
+_NO_RIVALS = "Fewer than two variants have matured units that can be compared."
 _NO_OUTCOME = "No matured unit has responded yet, so there is nothing to compare."
 
 
@@ -269,13 +269,16 @@ def _wrong_share(best: Floats) -> Floats:
 
 
 def _leads(evidence: Evidence, row: int) -> bool:
-    """Whether the leader is likelier to be best than by a draw of lots, as all are where nothing differs or varies."""
-    return bool(evidence.probability_best[row] * evidence.effects.available[row].sum() > 1.0 + 1e-9)
+    """Whether any mean differs, and the leader is likelier to be best than by a draw of lots."""
+    available = evidence.effects.available[row]
+    differs = (np.nan_to_num(evidence.matured.difference[row, available]) != 0.0).any()
+    return bool(differs and evidence.probability_best[row] * available.sum() > 1.0 + 1e-6)
 
 
 def _surely_alike(evidence: Evidence, row: int) -> bool:
-    available = evidence.effects.available[row]
-    return bool((evidence.alike[row, available] >= SURE_OF_NO_DIFFERENCE).all())
+    """Whether no variant differs; where no outcome varies, equal means are no proof of that."""
+    available, varies = evidence.effects.available[row], evidence.contrast.standard_error[row] > 0.0
+    return bool((evidence.alike[row, available] >= SURE_OF_NO_DIFFERENCE).all() and varies.any())
 
 
 def _gates(evidence: Evidence, row: int, *, best: int, rules: Rules, ratio: RatioCheck) -> list[dict[str, Any]]:

@@ -143,3 +143,17 @@ def test_what_companies_pay_says_nothing_of_people(session: Session) -> None:
     uplift = variant_of(people, "b")["uplift"]
     assert uplift["interval"] == pytest.approx([4.0 - half * 2**0.5, 4.0 + half * 2**0.5], abs=0.01 * half)
     assert variant_of(people, "b")["probability_best"] > 0.999
+
+
+def test_identical_payers_prove_no_difference_of_what_never_varied(session: Session) -> None:
+    series = start_experiment(session, goal="spend", metrics=["visit"])
+    for day in range(14):
+        for variant in ("a", "b"):
+            paid: dict[str, Any] = {"metric": "spend", "total": "140", "squares": "980"}
+            observe(session, series, variant=variant, n_units=20, visits=20, day=day, **paid)
+    overall = _looked_at(session, "spend")["overall"]
+    assert overall["verdict"] == "keep_running"
+    assert overall["reason"].startswith("No variant is known to be ahead")
+    uplift = variant_of(overall, "b")["uplift"]
+    assert (uplift["absolute"], uplift["interval"]) == (0.0, None)
+    assert "no outcome varies" in uplift["reason"]
