@@ -53,6 +53,7 @@ def expected_loss(posterior: Posterior, *, higher_is_better: bool = True) -> Flo
         InvalidArgument: A Student posterior without a mean (degrees of freedom of 1 or fewer).
     Source: Stucchio (2015), "Bayesian A/B Testing at VWO"; the integral by Fubini.
 
+    >>> from optimizer.posteriors import BetaPosterior
     >>> expected_loss(BetaPosterior(np.array([1.0, 1.0]), np.array([1.0, 1.0]))).round(6)
     array([0.166667, 0.166667])
     """
@@ -79,6 +80,7 @@ def probability_beats(posterior: Posterior, *, control_index: int, higher_is_bet
         InvalidArgument: No such control.
     Source: P(theta_k > theta_c) as an average of one posterior's distribution function over the other.
 
+    >>> from optimizer.posteriors import BetaPosterior
     >>> probability_beats(BetaPosterior(np.array([1.0, 2.0]), np.array([1.0, 1.0])), control_index=0).round(6)
     array([0.      , 0.666667])
     """
@@ -106,6 +108,7 @@ def absolute_uplift(posterior: Posterior, *, control_index: int, level: float = 
     Raises:
         InvalidArgument: No such control, or a level outside (0, 1).
 
+    >>> from optimizer.posteriors import BetaPosterior
     >>> uplift = absolute_uplift(BetaPosterior(np.array([1.0, 1.0]), np.array([1.0, 1.0])), control_index=0)
     >>> uplift.low.round(4), uplift.high.round(4)  # triangular on [-1, 1]: 1 - sqrt(0.05)
     (array([ 0.    , -0.7764]), array([0.    , 0.7764]))

@@ -44,6 +44,7 @@ def probability_best(posterior: Posterior, *, higher_is_better: bool = True) -> 
         Probabilities of the shape of the parameters; each segment's sum to 1.
     Source: Evans & Swartz (2000), Approximating Integrals, for the rules; the checks are our own.
 
+    >>> from optimizer.posteriors import BetaPosterior
     >>> probability_best(BetaPosterior(np.array([5.0, 5.0]), np.array([9.0, 9.0])))
     array([0.5, 0.5])
     """
