@@ -156,7 +156,7 @@ def _log_density(problem: Problem) -> Any:
 def for_nutpie(problem: Problem) -> Any:
     """The density as nutpie's threads call it, without Python's lock.
 
-    nutpie's own `compile_pymc_model` wraps a density in more code, which isn't kept: 9 s of every analysis, here 1.
+    nutpie's own `compile_pymc_model` wraps a density in more code, which isn't kept: 9 s of every analysis, here 2.
     """
     import numba
     from nutpie import compile_pymc

@@ -99,7 +99,8 @@ def _over(session: Session, series: int) -> range:
 def _summed(
     session: Session, series: int, *, metric: str, days: range, changes: dict[int, int]
 ) -> list[dict[str, Any]]:
-    kept = {row.day: row.n_changes for row in kept_days(session, series, metric=metric)}
+    query = select(_day.c.day, _day.c.n_changes).where(_day.c.series == series, _day.c.metric == metric)
+    kept = {row.day: row.n_changes for row in session.connection().execute(query)}
     wrong = [day for day in days if kept.get(day) != changes.get(day, 0)]
     if not wrong:
         return []
