@@ -108,7 +108,7 @@ def read_learnable(session: Session, key: str, *, now: datetime) -> Learnable | 
     if not learning:
         return None  # all is promoted, or a send plan's weights: they stay as they are before it has a winner, and then
     newest, live = newest_allocations(session, number), live_by_segment(session, series)
-    tallies = read_tallies(session, number, metric=definition.goal, hourly_from=hour_of(now)[0] - _HOURS_APART)
+    tallies = read_tallies(session, number, metric=definition.goal, by_hour=(hour_of(now)[0] - _HOURS_APART, None))
     available = [[key in live[segment] for key in tallies.variants] for segment in tallies.segments]
     return Learnable(
         series=number,

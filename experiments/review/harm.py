@@ -18,6 +18,7 @@ from experiments.review.strata import Strata, strata_of
 from experiments.review.unit_values import unit_values
 from experiments.series import PinnedMetric
 from experiments.tables import Allocation, Series, SeriesVariant, VariantPause
+from experiments.tallies.days import NO_HOURS
 from experiments.tallies.read import read_tallies, read_weights
 from optimizer.guardrail import HarmBound, SharedLevel, harm_bound, shared_level
 
@@ -200,7 +201,7 @@ class _Reader:
         segments = guardrail.segments or tuple(self.series.segments)
         metric = pinned_metric(self.series, guardrail.metric)
         tallies = read_tallies(
-            self.session, number, metric=metric.key, segments=segments, before_hour=before, hourly_from=before
+            self.session, number, metric=metric.key, segments=segments, before_hour=before, by_hour=NO_HOURS
         )
         control = next(variant.key for variant in self.variants if variant.is_control)
         weights = read_weights(self.session, number)

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from sqlalchemy import BigInteger, cast, func, select
 from sqlmodel import Session
 
-from experiments.corrections.hours import LeftOut
 from experiments.tables import TallyChange, TallyDay
 
 Floats = NDArray[np.float64]
 Hours = tuple[int, int | None]  # from one until just before another; None is without end
 ALL_HOURS: Final[Sequence[Hours]] = ((0, None),)
+NO_HOURS: Final[Hours] = (0, 0)
 
 _change: Any = TallyChange.__table__  # type: ignore[attr-defined]  # SQLModel's type stub lacks it
 _day: Any = TallyDay.__table__  # type: ignore[attr-defined]
@@ -55,33 +55,29 @@ class Day:
 
 
 def days_that_are_right(
-    session: Session, series: int, *, metric: str, before_day: int, left_out: Collection[LeftOut]
+    session: Session, series: int, *, metric: str, by_hour: Sequence[Hours]
 ) -> tuple[list[Day], Sequence[Hours]]:
-    """The days that need not be read by the hour, and the hours that must be, those of ``before_day`` and later too.
+    """The days that need not be read by the hour, and the hours that must be.
 
     Args:
         session: Changes are read before sums: whatever its isolation, a sum that agrees with them was right then.
         series: Its number.
         metric: A pinned one's key.
-        before_day: Only earlier days are looked for.
-        left_out: Hours corrected away: a day that has any is read by the hour.
+        by_hour: Hours to be read as they are: a day that has any of them is.
     """
     changes = n_changes(session, series)
-    rows = [row for row in kept_days(session, series, metric=metric) if row.day < before_day]
-    if not rows:
-        return [], ALL_HOURS
+    rows = kept_days(session, series, metric=metric)
     right = {
-        row.day: row for row in rows if row.n_changes == changes.get(row.day, 0) and not _touches(left_out, row.day)
+        row.day: row for row in rows if row.n_changes == changes.get(row.day, 0) and not _touches(by_hour, row.day)
     }
-    first = min([rows[0].day, *changes])
-    gaps = _gaps(right, days=range(first, before_day))
+    if not right:
+        return [], ALL_HOURS
+    end = max(right) + 1
+    gaps = _gaps(right, days=range(min([rows[0].day, *changes]), end))
     if len(gaps) > _MOST_GAPS:
-        last = gaps[_MOST_GAPS - 1].start
-        right = {day: row for day, row in right.items() if day < last}
-        gaps = [*gaps[: _MOST_GAPS - 1], range(last, before_day)]
-    hours: list[Hours] = [(gap.start * 24, gap.stop * 24) for gap in gaps if gap.stop < before_day]
-    open_since = next((gap.start for gap in gaps if gap.stop == before_day), before_day)
-    return [unpacked(row) for row in right.values()], [*hours, (open_since * 24, None)]
+        end = gaps[_MOST_GAPS].start
+    hours = [(gap.start * 24, gap.stop * 24) for gap in gaps[:_MOST_GAPS]]
+    return [unpacked(row) for day, row in right.items() if day < end], [*hours, (end * 24, None)]
 
 
 def n_changes(session: Session, series: int) -> dict[int, int]:
@@ -98,8 +94,8 @@ def kept_days(session: Session, series: int, *, metric: str) -> Sequence[Any]:
     return session.connection().execute(query).all()
 
 
-def _touches(left_out: Iterable[LeftOut], day: int) -> bool:
-    return any(hours.first < (day + 1) * 24 and hours.end > day * 24 for hours in left_out)
+def _touches(spans: Iterable[Hours], day: int) -> bool:
+    return any(first < (day + 1) * 24 and (end is None or end > day * 24) for first, end in spans)
 
 
 def _gaps(right: Collection[int], *, days: range) -> list[range]:

@@ -174,7 +174,7 @@ def read_tallies(
     metric: str,
     segments: Collection[str] | None = None,
     before_hour: int | None = None,
-    hourly_from: int | None = None,
+    by_hour: Hours = ALL_HOURS[0],
     with_machines: bool = False,
 ) -> Tallies:
     """Read the tallies of a series and of one of its metrics, summed over shards, but for hours corrected away.
@@ -186,15 +186,17 @@ def read_tallies(
         metric: Key of a pinned metric; one that nobody has answered yet gives zeros.
         segments: Only these; by default all.
         before_hour: Only units decided before this hour (since 1970); by default all.
-        hourly_from: Earlier hours are summed to days; by default none are.
+        by_hour: The hours that stay apart, by default all; others are summed to days.
         with_machines: Count what machines did as if people had.
     """
     left_out = hours_left_out(session, [series])
     days: list[Day] = []
     hours = ALL_HOURS
-    if hourly_from is not None and not with_machines:
-        before_day = min(hourly_from, hourly_from if before_hour is None else before_hour) // 24
-        days, hours = days_that_are_right(session, series, metric=metric, before_day=before_day, left_out=left_out)
+    if by_hour != ALL_HOURS[0] and not with_machines:
+        spans = [by_hour, *((one.first, one.end) for one in left_out)]
+        if before_hour is not None:
+            spans.append((before_hour, None))
+        days, hours = days_that_are_right(session, series, metric=metric, by_hour=spans)
     tallies = read_hours(
         session,
         series,
@@ -202,7 +204,7 @@ def read_tallies(
         segments=segments,
         hours=hours,
         before_hour=before_hour,
-        hourly_from=hourly_from,
+        by_hour=by_hour,
         left_out=left_out,
         with_machines=with_machines,
     )
@@ -215,7 +217,7 @@ def read_hours(
     *,
     metric: str,
     hours: Sequence[Hours],
-    hourly_from: int | None,
+    by_hour: Hours,
     segments: Collection[str] | None = None,
     before_hour: int | None = None,
     left_out: Sequence[LeftOut] = (),
@@ -233,10 +235,10 @@ def read_hours(
         left_out=left_out,
     )
     metrics = (metric, metric + MACHINES) if with_machines else (metric,)
-    return _read(session, chosen, metrics=metrics, hourly_from=hourly_from)
+    return _read(session, chosen, metrics=metrics, by_hour=by_hour)
 
 
-def _read(session: Session, chosen: Chosen, *, metrics: tuple[str, ...], hourly_from: int | None) -> Tallies:
+def _read(session: Session, chosen: Chosen, *, metrics: tuple[str, ...], by_hour: Hours) -> Tallies:
     kind, has_covariate = _kind(session, chosen.series, metric=metrics[0])
     products = responses = covariates = None
     if has_covariate or kind == "ratio":
@@ -244,8 +246,8 @@ def _read(session: Session, chosen: Chosen, *, metrics: tuple[str, ...], hourly_
     responses = read_rows(session, chosen, table=_response, columns=_responses(kind), metrics=metrics)
     if has_covariate:
         covariates = read_rows(session, chosen, table=_covariate, columns=_COVARIATES)
-    key, counts = _periods(read_rows(session, chosen, table=_tally, columns=_UNITS), hourly_from)
-    by_period = partial(_placed, key=key, hourly_from=hourly_from)
+    key, counts = _periods(read_rows(session, chosen, table=_tally, columns=_UNITS), by_hour)
+    by_period = partial(_placed, key=key, by_hour=by_hour)
     answered = by_period(responses, n=len(_responses(kind)))
     return Tallies(
         tuple(chosen.segments),
@@ -275,17 +277,19 @@ def _responses(kind: str | None) -> tuple[str, ...]:
     return _RESPONSES[:1] if kind == "binary" else _RESPONSES
 
 
-def _period(hour: Ints, hourly_from: int | None) -> Ints:
+def _period(hour: Ints, by_hour: Hours) -> Ints:
     """The first hour of the period that an hour falls into."""
-    return hour if hourly_from is None else np.where(hour >= hourly_from, hour, hour - hour % 24)
+    first, end = by_hour
+    apart = (hour >= first) & (True if end is None else hour < end)
+    return np.where(apart, hour, hour - hour % 24)
 
 
-def _periods(rows: Rows, hourly_from: int | None) -> tuple[Ints, Floats]:
+def _periods(rows: Rows, by_hour: Hours) -> tuple[Ints, Floats]:
     """The distinct keys of units, with their counts: as of `Tallies`, `n_units` until `last_hour`."""
     if (rows.values[0] <= 0.0).any():
         rows = _with_units(rows)
     hour = rows.key[-1]
-    key = np.stack([*rows.key[:-1], _period(hour, hourly_from)])
+    key = np.stack([*rows.key[:-1], _period(hour, by_hour)])
     n_units, n_lacking, decided_seconds = rows.values
     since_period = decided_seconds + n_units * (hour - key[-1]) * 3600.0
     order, starts = groups(key)
@@ -303,11 +307,11 @@ def _with_units(rows: Rows) -> Rows:
     return Rows(rows.key[:, order[starts]][:, has_units], sums[:, has_units])
 
 
-def _placed(rows: Rows | None, *, key: Ints, hourly_from: int | None, n: int) -> Floats:
+def _placed(rows: Rows | None, *, key: Ints, by_hour: Hours, n: int) -> Floats:
     """The sums of rows in the periods of units, 0 where there are none, shape (n, n_keys)."""
     if rows is None:
         return np.zeros((n, key.shape[1]))
-    period = np.stack([*rows.key[:-1], _period(rows.key[-1], hourly_from)])
+    period = np.stack([*rows.key[:-1], _period(rows.key[-1], by_hour)])
     return placed(Rows(period, rows.values), key)
 
 

@@ -50,6 +50,7 @@ class Chosen:
         if self.before_hour is not None:
             conditions.append(table.c.hour < self.before_hour)
         if self.hours != ALL_HOURS:
+            conditions.append(table.c.hour >= min(first for first, _ in self.hours))  # or else all hours are searched
             conditions.append(or_(*(_within(table, hours) for hours in self.hours)))
         return conditions + [hours.spares(table) for hours in self.left_out]
 

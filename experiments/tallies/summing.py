@@ -11,7 +11,7 @@ from sqlmodel import Session
 
 from experiments.database import database_now, reading, transaction, upsert
 from experiments.tables import Series, Tally, TallyDay
-from experiments.tallies.days import Day, kept_days, n_changes, unpacked
+from experiments.tallies.days import NO_HOURS, Day, kept_days, n_changes, unpacked
 from experiments.tallies.moves import HOURS_UNTIL_SUMMED, hour_of
 from experiments.tallies.read import COLUMNS, Tallies, read_hours
 
@@ -123,7 +123,7 @@ def _summed(
 def _tables(session: Session, series: int, *, metric: str, days: range) -> dict[int, Day]:
     """Days from their hours."""
     hours = days.start * 24, days.stop * 24
-    tallies = read_hours(session, series, metric=metric, hours=[hours], hourly_from=hours[1])
+    tallies = read_hours(session, series, metric=metric, hours=[hours], by_hour=NO_HOURS)
     table = np.stack([getattr(tallies, name) for name in COLUMNS]).astype(np.float64)
     of_day = table[COLUMNS.index("hour")] // 24
     return {day: _table(day, tallies, numbers=table[:, of_day == day]) for day in days}

@@ -82,7 +82,7 @@ def test_learning_by_days_leaves_hours_out_too(session: Session) -> None:
     number = _world(session)
     _correct(session)
     late = int(datetime.now(UTC).timestamp()) // 3600
-    tallies = read_tallies(session, number, metric="click", hourly_from=late)
+    tallies = read_tallies(session, number, metric="click", by_hour=(late, None))
     assert tallies.n_units.sum() == 100
 
 

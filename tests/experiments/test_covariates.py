@@ -15,6 +15,7 @@ from experiments.decisions.rows import DecisionRow
 from experiments.outcomes.attribution import OutcomeRow
 from experiments.series import PinnedCovariate
 from experiments.tables import Decision, TallyCovariate, TallyProduct, TallyResponse
+from experiments.tallies.days import NO_HOURS
 from experiments.tallies.read import read_tallies
 from experiments.tallies.recount import recount
 from tests.experiments.rows import CLICK, DAY, NOW, REVENUE, VISITS, add_series, decision, outcome
@@ -156,7 +157,7 @@ def test_covariates_are_read_by_row(shop: Engine) -> None:
     record(shop, outcome("purchase", "anna", value="120"), outcome("open", "anna"), outcome("click", "bob"))
     with reading(shop) as session:
         revenue, opens = (read_tallies(session, 1, metric=key) for key in ("revenue", "clicks-per-open"))
-        by_day = read_tallies(session, 1, metric="revenue", hourly_from=2**30)
+        by_day = read_tallies(session, 1, metric="revenue", by_hour=NO_HOURS)
     assert revenue.has_covariate
     assert sorted(zip(revenue.n_units, revenue.covariate_missing, revenue.covariate, strict=True)) == [
         (1, 1, 2),

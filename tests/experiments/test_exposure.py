@@ -27,6 +27,7 @@ from experiments.tables import (
     TallyExposure,
     TallyResponse,
 )
+from experiments.tallies.days import NO_HOURS
 from experiments.tallies.moves import hour_of
 from experiments.tallies.read import read_tallies
 from experiments.tallies.recount import recount
@@ -277,7 +278,7 @@ def test_hours_that_no_unit_is_left_in_are_not_read(engine: Engine) -> None:
     with transaction(engine) as session:
         session.add(SeriesVariant(series=1, key="a", position=0, content={}, is_control=True, added_at=NOW))
     with reading(engine) as session:
-        tallies = read_tallies(session, 1, metric="click", hourly_from=10**9)
+        tallies = read_tallies(session, 1, metric="click", by_hour=NO_HOURS)
         assert (tallies.n_units.tolist(), tallies.first_hour.tolist()) == ([1], [hour_of(NOW)[0] + 1])
 
 

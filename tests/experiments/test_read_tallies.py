@@ -114,6 +114,6 @@ def test_early_hours_may_be_summed_to_days_with_ages_kept(session: Session, goal
     for hours in (0, 2, 24):
         at = NOON + timedelta(hours=hours)
         observe(session.connection(), series, variant="a", n_units=2, values=["1"], event=event, at=at)
-    tallies = read_tallies(session, series, metric=goal, hourly_from=hour_of(NOON + DAY)[0])
+    tallies = read_tallies(session, series, metric=goal, by_hour=(hour_of(NOON + DAY)[0], None))
     assert sorted(zip(tallies.n_units, tallies.n_responders, tallies.total, strict=True)) == [(2, 1, 1), (4, 2, 2)]
     assert sorted(tallies.age_seconds(NOON + DAY)) == [0, 23 * 3600]

@@ -10,7 +10,7 @@ from sqlmodel import Session, select
 
 from experiments.database import database_now, reading, transaction
 from experiments.tables import Correction, TallyChange, TallyDay
-from experiments.tallies.days import ALL_HOURS
+from experiments.tallies.days import ALL_HOURS, NO_HOURS, Hours
 from experiments.tallies.moves import hour_of
 from experiments.tallies.read import Tallies, read_hours, read_tallies
 from experiments.tallies.recount import recount
@@ -49,19 +49,30 @@ def sell(session: Session, series: int, *, at: datetime, n_units: int = 2, shard
             )
 
 
-def _both(engine: Engine, series: int, *, metric: str = GOAL, before: datetime | None = None) -> Iterator[Tallies]:
-    """As reviews read it, and from the hours alone."""
+def _both(
+    engine: Engine,
+    series: int,
+    *,
+    metric: str = GOAL,
+    before: datetime | None = None,
+    by_hour: Hours = NO_HOURS,
+) -> Iterator[Tallies]:
+    """With days that were summed, and from the hours alone."""
     with reading(engine) as session:
-        hourly_from = hour_of(MIDNIGHT + N_DAYS * DAY)[0]
         before_hour = None if before is None else hour_of(before)[0]
-        yield read_tallies(session, series, metric=metric, hourly_from=hourly_from, before_hour=before_hour)
-        yield read_hours(
-            session, series, metric=metric, hours=ALL_HOURS, hourly_from=hourly_from, before_hour=before_hour
-        )
+        yield read_tallies(session, series, metric=metric, by_hour=by_hour, before_hour=before_hour)
+        yield read_hours(session, series, metric=metric, hours=ALL_HOURS, by_hour=by_hour, before_hour=before_hour)
 
 
-def _agree(engine: Engine, series: int, *, metric: str = GOAL, before: datetime | None = None) -> bool:
-    read, expected = _both(engine, series, metric=metric, before=before)
+def _agree(
+    engine: Engine,
+    series: int,
+    *,
+    metric: str = GOAL,
+    before: datetime | None = None,
+    by_hour: Hours = NO_HOURS,
+) -> bool:
+    read, expected = _both(engine, series, metric=metric, before=before, by_hour=by_hour)
     return all(
         np.allclose(getattr(read, name), getattr(expected, name), rtol=1e-12)
         for name in list(Tallies.__dataclass_fields__)[3:]
@@ -77,10 +88,10 @@ def _change(engine: Engine, series: int, day: int, *, column: str, by: float) ->
         row.numbers = numbers.tobytes()
 
 
-def _is_used(engine: Engine, series: int, day: int) -> bool:
+def _is_used(engine: Engine, series: int, day: int, *, by_hour: Hours = NO_HOURS) -> bool:
     """Whether reading takes what is kept of a day: it is made another number meanwhile."""
     _change(engine, series, day, column="n_units", by=1_000.0)
-    used = not _agree(engine, series)
+    used = not _agree(engine, series, by_hour=by_hour)
     _change(engine, series, day, column="n_units", by=-1_000.0)
     return used
 
@@ -95,6 +106,22 @@ def test_reading_takes_the_days_that_were_summed_and_gives_what_the_hours_give(e
     assert _agree(engine, series, before=MIDNIGHT + 3 * DAY + 5 * HOUR)
     assert all(_is_used(engine, series, FIRST_DAY + day) for day in range(N_DAYS))
     assert sum_days(engine, series) == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "end", "used"),
+    [(0, 0, "012345"), (48, 72, "01345"), (59, 60, "01345"), (50, 73, "0145"), (71, None, "01"), (0, None, "")],
+)
+def test_days_of_hours_that_stay_apart_are_read_by_the_hour_alone(
+    engine: Engine, series: int, first: int, end: int | None, used: str
+) -> None:
+    sum_days(engine, series)
+    start = FIRST_DAY * 24
+    by_hour = (start + first, None if end is None else start + end)
+    read, expected = _both(engine, series, by_hour=by_hour)
+    assert read.hour.tolist() == expected.hour.tolist()
+    assert _agree(engine, series, by_hour=by_hour)
+    assert "".join(str(i) for i in range(N_DAYS) if _is_used(engine, series, FIRST_DAY + i, by_hour=by_hour)) == used
 
 
 @pytest.mark.parametrize("changed", [(0,), (2, 3), (5,), (0, 2, 4)])
