@@ -211,10 +211,8 @@ def read(
     weights = read_weights(session, series.number or 0)
     strata = partial(strata_of, weights=weights, control=next(one.key for one in variants if one.is_control))
     maturing = (as_of - pinned.window - pinned.grace).timestamp()
-    before_hour = int(as_of.timestamp() // _HOUR) + 1
-    tallies_of = _reader(
-        session, series, before_hour=before_hour, maturing=maturing, segments=segments, machines=machines
-    )
+    hours = int(as_of.timestamp() // _HOUR) + 1, int(maturing // _DAY) * 24
+    tallies_of = _reader(session, series, hours=hours, segments=segments, machines=machines)
     tallies, capped = tallies_of(pinned.key), pinned.cap is not None
     measured = _measured(tallies, pinned)
     matured = measured & (_decided_by(tallies, series) <= maturing)
@@ -237,7 +235,7 @@ def read(
         net=net,
         currency=None if value is None else value.currency,
         money_metric=None if value is None else value.key,
-        exposures=_exposures(session, series, tallies=tallies, before_hour=before_hour),
+        exposures=_exposures(session, series, tallies=tallies, before_hour=hours[0]),
     )
 
 
@@ -255,16 +253,12 @@ def _exposures(session: Session, series: Series, *, tallies: Tallies, before_hou
 
 
 def _reader(
-    session: Session,
-    series: Series,
-    *,
-    before_hour: int,
-    maturing: float,
-    segments: Collection[str] | None,
-    machines: bool,
+    session: Session, series: Series, *, hours: tuple[int, int], segments: Collection[str] | None, machines: bool
 ) -> Callable[[str], Tallies]:
-    """Tallies by metric, each read once; by the hour where a day has matured in part."""
-    day = int(maturing // _DAY) * 24
+    """Tallies by metric, each read once: before the first of the hours, and by the hour on the day of the second.
+
+    On that day some have matured and some have not.
+    """
 
     @cache
     def tallies_of(key: str) -> Tallies:
@@ -273,8 +267,8 @@ def _reader(
             series.number or 0,
             metric=key,
             segments=segments,
-            before_hour=before_hour,
-            by_hour=(day, day + 24),
+            before_hour=hours[0],
+            by_hour=(hours[1], hours[1] + 24),
             with_machines=machines,
         )
 
