@@ -19,8 +19,8 @@ from experiments.decisions.choosing import Asked, Moment, choose
 from experiments.errors import JournalBusy
 from experiments.snapshot.holder import Snapshots
 from experiments.worker import Worker
+from optimizer.comparison import probability_best
 from optimizer.posteriors import beta_posterior
-from optimizer.probability_best import probability_best
 
 _REPEATS: Final = 7
 _N_CHOICES: Final = 20_000

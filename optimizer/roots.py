@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from optimizer.posteriors import Posterior
+from optimizer.rows import mapped
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -36,6 +37,21 @@ def centre_and_spread(pairs: Posterior, probability: float, *, relative: bool) -
     unclear = np.minimum((aim * own / control) ** 2, _MOST_UNCLEAR)
     away = np.abs(aim / control) * np.hypot(other * np.sqrt(1.0 - unclear), own * ratio)
     return ratio, (away + np.sign(aim) * ratio * unclear) / (1.0 - unclear) / abs(aim)
+
+
+def is_clear(pairs: Posterior, tails: tuple[float, float]) -> Flags:
+    """Whether control is so clear of zero that a ratio to it makes sense, shape (n_pairs,).
+
+    Its mean is as many standard deviations above zero as the tails ask for, and half of the lower tail is above too.
+
+    Args:
+        pairs: Control and others, shape (n_pairs, any).
+        tails: Lower and upper, of an interval.
+    Source: Fieller (1954), JRSS B 16(2), for the condition.
+    """
+    control = mapped(pairs, lambda values: values[:, 0])
+    clear = control.mean > special.ndtri(tails[1]) * control.sd
+    return np.asarray(clear & (control.ppf(tails[0] / 2.0) > 0.0))
 
 
 def secant_root(level: Level, probability: float, *, around: tuple[Floats, Floats]) -> tuple[Floats, Flags]:

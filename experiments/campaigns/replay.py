@@ -9,9 +9,9 @@ import numpy as np
 from experiments.campaigns.log import Campaign, Floats, OutcomeValues
 from experiments.errors import UnreadableCampaign
 from optimizer.allocation import LARGEST_FLOOR_SHARE, Method, allocation_weights, burn_in_complete
+from optimizer.comparison import probability_best
 from optimizer.errors import InvalidArgument, NoVariation
 from optimizer.posteriors import Posterior, beta_posterior, mean_posterior, weak_mean_prior
-from optimizer.probability_best import probability_best
 from optimizer.replay import Learned, Policy, Replay, ReplayLog, replay
 
 BATCH: Final = 100  # matched rows between two looks of the learner

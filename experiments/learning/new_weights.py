@@ -17,6 +17,7 @@ from experiments.series import PinnedMetric
 from experiments.tables import Allocation
 from experiments.tallies.read import Ages, Blocks, Tallies
 from optimizer.allocation import LARGEST_FLOOR_SHARE, allocation_weights, burn_in_complete
+from optimizer.comparison import probability_best
 from optimizer.delay import N_EDGES, DelayNotIdentified, delay_curve, matured_fraction
 from optimizer.exposure import exposure, half_life_weights
 from optimizer.posteriors import (
@@ -27,7 +28,6 @@ from optimizer.posteriors import (
     mean_posterior,
     weak_mean_priors,
 )
-from optimizer.probability_best import probability_best
 
 Floats = NDArray[np.float64]
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from experiments.review.estimates import Estimates, estimate, posterior_of
 from experiments.review.reading import Reading
 from experiments.review.strata import Strata
-from optimizer.comparison import Uplift, absolute_uplift, expected_loss, probability_beats, relative_uplift
+from optimizer.comparison import Uplift, against_control, best_and_loss
 from optimizer.posteriors import Posterior
-from optimizer.probability_best import probability_best
 from optimizer.rows import mapped
 
 Floats = NDArray[np.float64]
@@ -53,40 +52,32 @@ def shown(reading: Reading) -> Shown:
     levels = posterior_of(estimates, is_rate=reading.is_rate, prior=reading.metric.prior, of_levels=True) or posterior
     known, control = np.isfinite(estimates.mean), estimates.control
     low, high = (np.where(known, end, np.nan) for end in levels.interval(LEVEL))
-    best, loss = (
-        among_known(posterior, known, compare=partial(method, higher_is_better=higher_is_better))
-        for method in (probability_best, expected_loss)
-    )
-    beats = probability_beats(posterior, control_index=control, higher_is_better=higher_is_better)
+    best, loss = among_known(posterior, known, higher_is_better=higher_is_better)
+    against = against_control(posterior, control_index=control, level=LEVEL, higher_is_better=higher_is_better)
     return Shown(
         estimates,
         *counts,
         low,
         high,
         best=best,
-        beats=np.where(known & known[:, [control]], beats, np.nan),
+        beats=np.where(known & known[:, [control]], against.beats, np.nan),
         loss=loss,
-        absolute=absolute_uplift(posterior, control_index=control, level=LEVEL),
-        relative=relative_uplift(posterior, control_index=control, level=LEVEL),
+        absolute=against.absolute,
+        relative=against.relative,
         is_ratio=reading.metric.kind == "ratio",
     )
 
 
-def among_known(posterior: Posterior, known: NDArray[np.bool_], *, compare: Callable[[Posterior], Floats]) -> Floats:
-    """Compare the variants of each row that have units, NaN for the others, and where fewer than two have.
-
-    Args:
-        posterior: Shape (n_rows, n_variants).
-        known: Which have units, the same shape.
-        compare: Of posteriors (rows, columns): a number of each.
-    """
-    found = np.full(known.shape, np.nan)
+def among_known(posterior: Posterior, known: NDArray[np.bool_], *, higher_is_better: bool) -> tuple[Floats, Floats]:
+    """Probability best and expected loss among the variants of each row that have units, two at least; else NaN."""
+    best, loss = np.full(known.shape, np.nan), np.full(known.shape, np.nan)
     patterns, pattern_of = np.unique(known, axis=0, return_inverse=True)
     for number_, pattern in enumerate(patterns):
         if pattern.sum() > 1:
             where = np.ix_(np.flatnonzero(pattern_of.reshape(-1) == number_), np.flatnonzero(pattern))
-            found[where] = compare(mapped(posterior, partial(_selected, where=where)))
-    return found
+            among = mapped(posterior, partial(_selected, where=where))
+            best[where], loss[where] = best_and_loss(among, higher_is_better=higher_is_better)
+    return best, loss
 
 
 def _selected(values: Floats, *, where: tuple[NDArray[np.intp], ...]) -> Floats:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import date, timedelta
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +15,6 @@ from experiments.review.strata import Strata
 from experiments.series import PinnedMetric
 from experiments.tallies.read import Weights
 from optimizer.posteriors import Posterior
-from optimizer.probability_best import probability_best
 from optimizer.rows import mapped
 
 Floats = NDArray[np.float64]
@@ -134,8 +132,8 @@ def _compared(
         low[known], high[known] = _stacked(level_means, rows=rows).interval(LEVEL)
         has_units = np.array([np.isfinite(found[i].mean[rows]) for i in known])
         flat = mapped(together, lambda values: values.reshape(-1, shape[2]))
-        compare = partial(probability_best, higher_is_better=metric.higher_is_better)
-        best[known] = among_known(flat, has_units.reshape(-1, shape[2]), compare=compare).reshape(has_units.shape)
+        seen = has_units.reshape(-1, shape[2])
+        best[known] = among_known(flat, seen, higher_is_better=metric.higher_is_better)[0].reshape(has_units.shape)
         low[known], high[known] = (np.where(has_units, ends[known], np.nan) for ends in (low, high))
     return low, high, best
 

@@ -16,7 +16,7 @@ from experiments.review.checks import RatioCheck
 from experiments.review.estimates import estimate
 from experiments.review.strata import Strata
 from experiments.review.verdict import Rules, gather, judge
-from optimizer.comparison import probability_beats
+from optimizer.comparison import against_control
 from optimizer.posteriors import beta_posterior
 from tests.experiments.review_world import KEY, observe, reweigh, row_of, start_experiment, two_weeks
 
@@ -81,7 +81,7 @@ def _naively_shipped(*, share: float, n_worlds: int, seed: int) -> int:
     rng = np.random.default_rng(seed)
     units = np.broadcast_to(np.round(np.array([1.0 - share, share]) * 1_500), (n_worlds, 20, 2)).cumsum(axis=1)
     visits = rng.binomial(units[:, :1].astype(int), (0.05, 0.05), (n_worlds, 20, 2)).cumsum(axis=1)
-    beats = probability_beats(beta_posterior(visits, units), control_index=0)[..., 1]
+    beats = against_control(beta_posterior(visits, units), control_index=0).beats[..., 1]
     return int((np.maximum(beats, 1.0 - beats) > 0.95).any(axis=1).sum())
 
 

@@ -6,10 +6,10 @@ from scipy.stats import binomtest
 from statsmodels.api import GLM, families
 
 from optimizer.allocation import allocation_weights
+from optimizer.comparison import probability_best
 from optimizer.errors import InvalidCounts
 from optimizer.exposure import exposure, half_life_weights
 from optimizer.posteriors import beta_posterior
-from optimizer.probability_best import probability_best
 
 N_WORLDS = 200
 N_DAYS = 14

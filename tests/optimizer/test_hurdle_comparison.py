@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from scipy import special
 
-from optimizer.comparison import expected_loss
+from optimizer.comparison import best_and_loss, probability_best
 from optimizer.errors import InvalidArgument
 from optimizer.hurdle import HurdlePosterior
 from optimizer.hurdle_comparison import difference_parts, drawn_comparison
 from optimizer.posteriors import BetaPosterior, StudentPosterior
-from optimizer.probability_best import probability_best
 
 
 def _money(alpha: list[float], beta: list[float], location: list[float], scale: list[float]) -> HurdlePosterior:
@@ -64,14 +63,14 @@ def test_where_all_pay_the_draws_agree_with_the_quadrature_for_means() -> None:
     money = _money([1e12] * 3, [1.0] * 3, [50.0, 53.0, 48.0], [2.0, 3.0, 1.0])
     drawn = drawn_comparison(money, rng=np.random.default_rng(20261211), n_draws=200_000)
     assert (np.abs(drawn.probability_best - probability_best(money.amount)) < 5.0 * drawn.probability_best_error).all()
-    assert (np.abs(drawn.expected_loss - expected_loss(money.amount)) < 5.0 * drawn.expected_loss_error).all()
+    assert (np.abs(drawn.expected_loss - best_and_loss(money.amount)[1]) < 5.0 * drawn.expected_loss_error).all()
 
 
 def test_where_amounts_are_sure_the_draws_agree_with_the_quadrature_for_rates() -> None:
     money = _money([10.0, 14.0], [90.0, 86.0], [50.0, 50.0], [1e-9, 1e-9])
     drawn = drawn_comparison(money, rng=np.random.default_rng(20261212), n_draws=200_000, higher_is_better=False)
     exact = probability_best(money.chance, higher_is_better=False)
-    lost = 50.0 * expected_loss(money.chance, higher_is_better=False)
+    lost = 50.0 * best_and_loss(money.chance, higher_is_better=False)[1]
     assert (np.abs(drawn.probability_best - exact) < 5.0 * drawn.probability_best_error).all()
     assert (np.abs(drawn.expected_loss - lost) < 5.0 * drawn.expected_loss_error).all()
 

@@ -10,8 +10,8 @@ from numpy.polynomial import polynomial
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from optimizer.comparison import probability_best
 from optimizer.posteriors import BetaPosterior, StudentPosterior, beta_posterior
-from optimizer.probability_best import probability_best
 
 Floats = NDArray[np.float64]
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from optimizer.allocation import allocation_weights
+from optimizer.comparison import probability_best
 from optimizer.errors import InvalidArgument
 from optimizer.posteriors import beta_posterior
-from optimizer.probability_best import probability_best
 from optimizer.replay import Learned, Policy, ReplayLog, replay
 
 HILLSTROM = Path(__file__).parents[3] / "shared" / "data" / "hillstrom.csv.gz"

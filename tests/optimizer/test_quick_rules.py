@@ -1,4 +1,4 @@
-"""The quick rule against the sure one, and both against scipy's adaptive quadrature."""
+"""The quick rules against the sure one, and all against scipy's adaptive quadrature."""
 
 from itertools import pairwise
 
@@ -7,11 +7,11 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import beta
 
-from optimizer import panels, trapezoid
-from optimizer.comparison import absolute_uplift, expected_loss, probability_beats
+from optimizer import panels, single_rule, trapezoid
+from optimizer.comparison import against_control, best_and_loss
 from optimizer.posteriors import BetaPosterior, Posterior, StudentPosterior
 
-TAILS = (0.025, 0.975)
+AT = (0.025, 0.975)
 
 
 def spread_over(rng: np.random.Generator, low: float, high: float) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -37,25 +37,35 @@ IDS = [name for name, _ in CASES]
 
 @pytest.mark.parametrize("effort", trapezoid.EFFORTS)
 @pytest.mark.parametrize("pairs", [case for _, case in CASES], ids=IDS)
-def test_wherever_the_quick_rule_is_trusted_it_agrees_with_the_panels(pairs: Posterior, effort: int) -> None:
-    at_most, trusted = trapezoid.at_most_control(pairs, effort)
-    assert at_most[trusted] == pytest.approx(panels.at_most_control(pairs)[trusted], abs=1e-7)
-    lost, trusted = trapezoid.loss(pairs, effort)
-    gap = np.abs(lost - panels.loss(pairs))[trusted] / pairs.sd.max(axis=1, keepdims=True)[trusted]
-    assert gap.max(initial=0.0) < 1e-6
-    ends, trusted = trapezoid.ends(pairs, effort, tails=TAILS, relative=False)
-    sure = panels.ends(pairs, tails=TAILS, relative=False)
-    gap = np.abs(ends - sure)[trusted] / np.linalg.norm(pairs.sd, axis=1, keepdims=True)[trusted]
+def test_wherever_steps_are_trusted_they_agree_with_the_panels(pairs: Posterior, effort: int) -> None:
+    found, trusted = trapezoid.against_control(pairs, effort, at=AT)
+    sure = panels.against_control(pairs, at=AT)
+    assert found[trusted, 0] == pytest.approx(sure[trusted, 0], abs=1e-7)
+    gap = np.abs(found - sure)[trusted, 1:3] / np.linalg.norm(pairs.sd, axis=1, keepdims=True)[trusted]
     assert gap.max(initial=0.0) < 5e-6
+    assert (np.isnan(found) == np.isnan(sure)).all()
+    ratios, clear = found[trusted, 3:], np.isfinite(sure[trusted, 3])
+    width = np.abs(sure[trusted, 4] - sure[trusted, 3])[:, np.newaxis]
+    assert (np.abs(ratios - sure[trusted, 3:]) / width)[clear].max(initial=0.0) < 5e-6
+
+
+@pytest.mark.parametrize("effort", single_rule.EFFORTS)
+@pytest.mark.parametrize("pairs", [case for _, case in CASES], ids=IDS)
+def test_wherever_the_single_rule_is_trusted_it_agrees_with_the_panels(pairs: Posterior, effort: int) -> None:
+    found, trusted = single_rule.best_and_loss(pairs, effort)
+    sure = panels.best_and_loss(pairs)
+    assert found[trusted, :, 0] == pytest.approx(sure[trusted, :, 0], abs=1e-7)
+    gap = np.abs(found - sure)[trusted, :, 1] / pairs.sd.max(axis=1, keepdims=True)[trusted]
+    assert gap.max(initial=0.0) < 1e-6
 
 
 def test_most_everyday_pairs_need_no_panels_and_posteriors_far_too_narrow_for_the_steps_do() -> None:
     everyday = CASES[0][1]
-    assert trapezoid.ends(everyday, trapezoid.EFFORTS[-1], tails=TAILS, relative=False)[1].mean() > 0.6
+    assert trapezoid.against_control(everyday, trapezoid.EFFORTS[-1], at=AT)[1].mean() > 0.6
+    assert single_rule.best_and_loss(everyday, single_rule.EFFORTS[-1])[1].mean() > 0.9
     needle = StudentPosterior(np.array([[0.0, 0.01]]), np.array([[1.0, 1e-4]]), np.array([[1e3, 1e3]]))
-    for effort in trapezoid.EFFORTS:
-        assert not trapezoid.at_most_control(needle, effort)[1].any()
-        assert not trapezoid.loss(needle, effort)[1].any()
+    assert not any(trapezoid.against_control(needle, effort, at=AT)[1].any() for effort in trapezoid.EFFORTS)
+    assert not any(single_rule.best_and_loss(needle, effort)[1].any() for effort in single_rule.EFFORTS)
 
 
 @pytest.mark.parametrize("pairs", [case for _, case in CASES], ids=IDS)
@@ -67,14 +77,17 @@ def test_mirrored_and_permuted_rates_and_means_give_mirrored_answers(pairs: Post
     else:
         mirrored = StudentPosterior(-pairs.location, pairs.scale, pairs.degrees_of_freedom)
         swapped = StudentPosterior(*(v[:, ::-1] for v in (pairs.location, pairs.scale, pairs.degrees_of_freedom)))
-    uplift, other = absolute_uplift(pairs, control_index=0), absolute_uplift(mirrored, control_index=0)
+    uplift, other = (
+        against_control(pairs, control_index=0).absolute,
+        against_control(mirrored, control_index=0).absolute,
+    )
     sd = np.linalg.norm(pairs.sd, axis=1)
     assert np.abs(uplift.low + other.high)[:, 1] / sd == pytest.approx(np.zeros(150), abs=5e-6)
-    turned = absolute_uplift(swapped, control_index=1)
+    turned = against_control(swapped, control_index=1).absolute
     assert np.abs(uplift.low - turned.low[:, ::-1])[:, 1] / sd == pytest.approx(np.zeros(150), abs=5e-6)
-    beats = probability_beats(pairs, control_index=0)[:, 1] + probability_beats(pairs, control_index=1)[:, 0]
+    beats = against_control(pairs, control_index=0).beats[:, 1] + against_control(pairs, control_index=1).beats[:, 0]
     assert beats == pytest.approx(np.ones(150), abs=1e-7)
-    assert (expected_loss(pairs) >= 0.0).all()
+    assert (best_and_loss(pairs)[1] >= 0.0).all()
 
 
 @pytest.mark.parametrize(
@@ -89,5 +102,5 @@ def test_a_loss_and_a_chance_equal_adaptive_quadrature(alphas: tuple[float, floa
     panels_ = list(pairwise(edges))
     loss = sum(quad(lambda x: first.cdf(x) * second.sf(x), a, b, epsabs=1e-13)[0] for a, b in panels_)
     chance = sum(quad(lambda x: first.pdf(x) * second.sf(x), a, b, epsabs=1e-13)[0] for a, b in panels_)
-    assert expected_loss(posterior)[0] == pytest.approx(loss, abs=1e-7 * posterior.sd.max())
-    assert probability_beats(posterior, control_index=0)[1] == pytest.approx(chance, abs=1e-8)
+    assert best_and_loss(posterior)[1][0] == pytest.approx(loss, abs=1e-7 * posterior.sd.max())
+    assert against_control(posterior, control_index=0).beats[1] == pytest.approx(chance, abs=1e-8)
