@@ -212,9 +212,9 @@ def _one_for_all(mean: Floats, available: Flags, *, share: Floats) -> int:
 def _potential(effects: EffectPosterior, *, share: Floats, one: int, rng: np.random.Generator) -> float:
     n_draws = int(np.clip(_MOST_NUMBERS // max(effects.mean.size, 1), _FEWEST_DRAWS, _POTENTIAL_DRAWS))
     draws = effects.draws(n_draws, rng=rng)
-    can_win = effects.available | (np.arange(draws.shape[2]) == one)
-    best = np.where(can_win, draws, -np.inf).max(axis=2)
-    return float(((best - draws[..., one]) @ share).mean())
+    of_one = draws[..., one].copy()
+    draws[:, ~(effects.available | (np.arange(draws.shape[2]) == one))] = -np.inf
+    return float(((draws.max(axis=2) - of_one) @ share).mean())
 
 
 def _check_settings(
