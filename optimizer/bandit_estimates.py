@@ -1,6 +1,7 @@
 """What a bandit's data say about a difference: the plain one, and two that know how the weights moved."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,14 +35,35 @@ class Difference:
     Attributes:
         estimate: In outcome units, shape (..., n_variants).
         standard_error: In outcome units, the same shape.
+        degrees_of_freedom: Of Student's distribution of the estimate over its error, the same shape.
         low: Lower end of the confidence interval, for one look.
         high: Upper end.
     """
 
     estimate: Floats
     standard_error: Floats
+    degrees_of_freedom: Floats
     low: Floats
     high: Floats
+
+    @classmethod
+    def of(cls, estimate: Floats, standard_error: Floats, *, degrees_of_freedom: Floats, level: float) -> Self:
+        """With Student's interval; NaN estimates are not estimable."""
+        known = np.isfinite(estimate)
+        reach = special.stdtrit(degrees_of_freedom, (1.0 + level) / 2.0)
+        margin = np.where(known, reach * standard_error, np.inf)
+        centre = np.where(known, estimate, 0.0)
+        return cls(estimate, standard_error, degrees_of_freedom, centre - margin, centre + margin)
+
+    @property
+    def p_value(self) -> Floats:
+        """Two-sided, for one look: below 1 - level just where the interval excludes 0. NaN where not estimable."""
+        size = -np.abs(self.estimate)
+        score = np.divide(
+            size, self.standard_error, out=np.where(size < 0.0, -np.inf, size), where=self.standard_error != 0.0
+        )
+        p_value: Floats = 2.0 * special.stdtr(self.degrees_of_freedom, score)
+        return p_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +195,6 @@ def _reason(pairs: Pairs, *, scarce: Floats, variance: Floats, control_index: in
 
 
 def _difference(method: Method, pairs: Pairs, *, reason: NDArray[np.str_], level: float) -> Difference:
-    estimable = reason == ""
-    error = np.sqrt(method.variance(pairs))
-    reach = special.stdtrit(method.degrees_of_freedom(pairs), (1.0 + level) / 2.0)
-    margin = np.where(estimable, reach * error, np.inf)
-    centre = np.where(estimable, method.estimate, 0.0)
-    missing = np.where(estimable, 0.0, np.nan)
-    return Difference(method.estimate + missing, error + missing, centre - margin, centre + margin)
+    missing = np.where(reason == "", 0.0, np.nan)
+    estimate, error = method.estimate + missing, np.sqrt(method.variance(pairs)) + missing
+    return Difference.of(estimate, error, degrees_of_freedom=method.degrees_of_freedom(pairs), level=level)

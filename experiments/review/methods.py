@@ -5,7 +5,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from experiments.review.answer import LEVEL, number, pair
 from experiments.review.strata import Strata
@@ -17,7 +16,6 @@ Flags = NDArray[np.bool_]
 
 NONE_MATURED = "not estimable: no unit has matured yet"
 _METHODS = ("naive", "inverse_propensity", "adaptive")
-_Z = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,40 +83,47 @@ def _over_all(matured: Strata, segments: BanditEstimates, *, is_binary: bool) ->
     mix = matured.by_segment(matured.n_units).sum(axis=1)
     in_parts = parts.estimable[mix > 0.0].all(axis=0) & bool(mix.any())
 
-    def chosen(name: str) -> tuple[Floats, Floats]:
+    def chosen(name: str) -> Difference:
         one, pooled = getattr(parts, name), getattr(together, name)
         over = across_segments(one.estimate, one.standard_error**2, mix=mix)
-        estimate = np.where(in_parts, over.estimate, pooled.estimate[0])
-        return estimate, np.where(in_parts, np.sqrt(over.variance), pooled.standard_error[0])
+        return Difference.of(
+            np.where(in_parts, over.estimate, pooled.estimate[0]),
+            np.where(in_parts, np.sqrt(over.variance), pooled.standard_error[0]),
+            degrees_of_freedom=np.where(in_parts, _degrees_of_freedom(one, mix=mix), pooled.degrees_of_freedom[0]),
+            level=LEVEL,
+        )
 
     gap = across_segments(parts.gap, parts.gap_standard_error**2, mix=mix)
     gaps = np.where(in_parts, gap.estimate, together.gap[0])
     errors = np.where(in_parts, np.sqrt(gap.variance), together.gap_standard_error[0])
     found = {name: chosen(name) for name in _METHODS}
-    apart = lies_apart(gaps, errors, standard_error=found["adaptive"][1])
+    apart = lies_apart(gaps, errors, standard_error=found["adaptive"].standard_error)
     return _Whole(**found, disagree=apart, reason=np.where(in_parts, "", together.reason[0]))
 
 
 @dataclass(frozen=True, slots=True)
 class _Whole:
-    """Estimates and standard errors over all segments by method, and where they disagree, shapes (n_variants,)."""
+    """Estimates over all segments by method, and where they disagree, shapes (n_variants,)."""
 
-    naive: tuple[Floats, Floats]
-    inverse_propensity: tuple[Floats, Floats]
-    adaptive: tuple[Floats, Floats]
+    naive: Difference
+    inverse_propensity: Difference
+    adaptive: Difference
     disagree: Flags
     reason: NDArray[np.str_]
 
 
-def _stacked(segments: Difference, whole: tuple[Floats, Floats]) -> Difference:
-    estimate, error = whole
-    rows = (
-        (segments.estimate, estimate),
-        (segments.standard_error, error),
-        (segments.low, estimate - _Z * error),
-        (segments.high, estimate + _Z * error),
-    )
-    return Difference(*(np.vstack(both) for both in rows))
+def _degrees_of_freedom(parts: Difference, *, mix: Floats) -> Floats:
+    """Of the segments' weighted sum, by Welch and Satterthwaite, shape (n_variants,)."""
+    shares = np.nan_to_num(mix[:, np.newaxis] ** 2 * parts.standard_error**2)
+    inverse = (shares**2 / parts.degrees_of_freedom).sum(axis=0)
+    most = np.full(inverse.shape, 1e9)
+    degrees: Floats = np.divide(shares.sum(axis=0) ** 2, inverse, out=most, where=inverse > 0.0)
+    return degrees
+
+
+def _stacked(segments: Difference, whole: Difference) -> Difference:
+    names = ("estimate", "standard_error", "degrees_of_freedom", "low", "high")
+    return Difference(*(np.vstack([getattr(segments, name), getattr(whole, name)]) for name in names))
 
 
 def _difference(method: Difference, row: int, *, index: int) -> dict[str, Any] | None:
@@ -129,10 +134,5 @@ def _difference(method: Difference, row: int, *, index: int) -> dict[str, Any] |
         "difference": number(method.estimate[at]),
         "standard_error": number(method.standard_error[at]),
         "interval": pair(method.low[at], method.high[at]),
-        "p_value": _p_value(method.estimate[at], method.standard_error[at]),
+        "p_value": number(method.p_value[at]),
     }
-
-
-def _p_value(estimate: float, standard_error: float) -> float:
-    """Two-sided, for one look, normal."""
-    return float(2.0 * special.ndtr(-abs(estimate) / standard_error))

@@ -280,6 +280,18 @@ def test_weights_that_never_moved_leave_nothing_to_disagree_on(session: Session)
     assert not methods["disagree"]
 
 
+def test_one_segment_alone_says_over_all_what_it_says_itself(session: Session) -> None:
+    """Of 21 payers a variant, too: intervals and p-values over all are no normal ones."""
+    series = start_experiment(session, goal="spend", metrics=["visit"])
+    for variant, total in (("a", "210"), ("b", "252")):
+        observe(session, series, variant=variant, n_units=21, visits=21, metric="spend", total=total, squares="4000")
+    answer = results(session, KEY, metric="spend")
+    own, overall = (variant_of(row, "b")["estimates"] for row in (row_of(answer, "all"), answer["overall"]))
+    for name in ("naive", "inverse_propensity", "adaptive"):
+        for what in ("interval", "p_value", "standard_error"):
+            assert overall[name][what] == pytest.approx(own[name][what], rel=1e-9)
+
+
 def test_a_ratio_whose_base_moved_with_the_weights_shows_no_difference_where_there_is_none(session: Session) -> None:
     """A/A: the base is 1 of 1 on the first day and 2 of 4 on the second, when b gets nine tenths.
 

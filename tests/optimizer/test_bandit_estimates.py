@@ -126,6 +126,26 @@ def test_the_naive_interval_is_welchs() -> None:
     welch = (a + b) ** 2 / (a**2 / (n_c - 1) + b**2 / (n_k - 1))
     reach = (found.naive.high[1] - found.naive.estimate[1]) / found.naive.standard_error[1]
     assert reach == pytest.approx(student.ppf(0.975, welch), rel=1e-5)
+    score = found.naive.estimate[1] / found.naive.standard_error[1]
+    assert found.naive.p_value[1] == pytest.approx(2 * student.sf(abs(score), welch), rel=1e-4)
+
+
+def test_a_p_value_is_below_five_per_cent_just_where_the_interval_excludes_zero() -> None:
+    """20 units a variant, 2.0 standard errors apart: 1.96 would call it significant, Student's 2.02 does not."""
+    n, half = np.full((1, 2), 20.0), np.full((1, 2), 0.5)
+    for score, excluded in ((2.0, False), (2.1, True)):
+        gap = score * np.sqrt(2.0 / 20.0)
+        total = np.array([[100.0, 100.0 + 20.0 * gap]])
+        found = bandit_estimates(
+            n,
+            total,
+            sum_squares=20.0 + total**2 / 20.0,
+            propensity=half,
+            predicted=total / n,
+            n_responders=n,
+            control_index=0,
+        )
+        assert (found.naive.low[1] > 0.0, found.naive.p_value[1] < 0.05) == (excluded, excluded)
 
 
 def test_with_constant_weights_the_adaptive_estimate_is_the_plain_augmented_one() -> None:
