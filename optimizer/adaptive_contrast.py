@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from optimizer.errors import InvalidArgument, InvalidCounts
 from optimizer.paired_sums import adaptively_weighted, evaluation_weight, pairs_of
-from optimizer.sequential import Contrast, checked_sums
+from optimizer.sequential import Contrast, checked_sums, contrast_of
 
 Floats = NDArray[np.float64]
 
@@ -43,11 +43,7 @@ def adaptive_contrast(
     if not 0 <= control_index < n.shape[-1]:
         raise InvalidArgument("control_index", f"{control_index} is none of {n.shape[-1]} variants")
     pairs = pairs_of(n, sums, squares=squares, share=share, predicted=m, control=control_index)
-    found, n_total = adaptively_weighted(pairs), pairs.everyone.sum(axis=-2)
-    missing = np.where(n_total > 0.0, 0.0, np.nan)
-    estimate, error = found.estimate + missing, np.sqrt(found.variance(pairs)) + missing
-    estimate[..., control_index], error[..., control_index] = 0.0, 0.0
-    return Contrast(estimate, error, n_total)
+    return contrast_of(adaptively_weighted(pairs), pairs, control_index=control_index)
 
 
 def effective_responders(

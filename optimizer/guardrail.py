@@ -12,6 +12,7 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 SMALLEST_EVENTS = 20  # that a variant and control should each have had, before a bound says anything
+_ROUNDING = 1e-12  # of the raw squares: less variation is none
 N_STAR_EVENTS = 100.0  # of the two together, at which the bound is tightest; never chosen from the data
 
 
@@ -188,10 +189,12 @@ def _effective(events: Floats, *, share: Floats) -> Floats:
 def _error_if_alike(strata: _Strata, sums: Floats, *, squares: Floats) -> Floats:
     """Standard error of each contrast, were the variant's outcomes distributed as control's in every stratum."""
     units = np.maximum(strata.with_control(strata.n_units), 1.0)
-    variance = strata.with_control(squares) / units - (strata.with_control(sums) / units) ** 2
+    raw = strata.with_control(squares) / units
+    variance = raw - (strata.with_control(sums) / units) ** 2
+    variance = np.where(variance > _ROUNDING * raw, variance, 0.0)
     n_all = np.where(strata.both, strata.n_units.sum(axis=-1, keepdims=True), 0.0)
     share, of_control = (np.where(strata.both, one, 1.0) for one in (strata.share, strata.of_control))
-    spread = (n_all * np.maximum(variance, 0.0) * (1.0 / share + 1.0 / of_control)).sum(axis=-2)
+    spread = (n_all * variance * (1.0 / share + 1.0 / of_control)).sum(axis=-2)
     error: Floats = np.sqrt(spread) / np.maximum(n_all.sum(axis=-2), 1.0)
     error[..., strata.control] = 0.0
     return error

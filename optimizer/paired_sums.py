@@ -181,8 +181,17 @@ def evaluation_weight(share: Floats, control_share: Floats) -> Floats:
 
 def adaptively_weighted(pairs: Pairs) -> Method:
     """Weighted mean of the scores G_k - G_control (Hadad et al.), with the evaluation weight of each stratum."""
+    return mean_score(pairs, evaluation_weight(pairs.own.share, pairs.control.share))
+
+
+def mean_score(pairs: Pairs, evaluation: Floats) -> Method:
+    """Mean of all units' scores G_k - G_control, weighted by stratum.
+
+    Args:
+        pairs: Any.
+        evaluation: Weight of a unit, fixed before its stratum, > 0, broadcasts to (..., n_strata, n_variants).
+    """
     own, control = pairs.own, pairs.control
-    evaluation = evaluation_weight(own.share, control.share)
     weighed = (evaluation * pairs.everyone).sum(axis=-2, keepdims=True)
     weight = evaluation / np.where(weighed > 0.0, weighed, 1.0)
     prior = own.predicted - control.predicted

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from optimizer.errors import InvalidArgument, InvalidCounts
+from optimizer.paired_sums import Method, Pairs, mean_score, pairs_of
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -94,22 +95,21 @@ def aipw_contrast(
     n, sums, squares, share, m = checked_sums(n_units, total, sum_squares, propensity, predicted)
     if not 0 <= control_index < n.shape[-1]:
         raise InvalidArgument("control_index", f"{control_index} is none of {n.shape[-1]} variants")
-    control = slice(control_index, control_index + 1)
-    both = (share > 0.0) & (share[..., control] > 0.0)
-    n_all = np.where(both, n.sum(axis=-1, keepdims=True), 0.0)
-    n_total = n_all.sum(axis=-2)
-    prior = m - m[..., control]
-    safe = np.where(share > 0.0, share, 1.0)
-    correction = (sums - n * m) / safe
-    score = n_all * prior + np.where(both, correction - correction[..., control], 0.0)
-    estimate = np.divide(score.sum(axis=-2), n_total, out=np.full(n_total.shape, np.nan), where=n_total > 0.0)
-    gap = prior - estimate[..., np.newaxis, :]
-    inside = _square((n, sums, squares), shift=safe * gap - m, share=safe)
-    of_control = (n[..., control], sums[..., control], squares[..., control])
-    outside = _square(of_control, shift=-safe[..., control] * gap - m[..., control], share=safe[..., control])
-    neither = (n_all - n - n[..., control]) * gap**2
-    spread = np.where(both, inside + outside + neither, 0.0).sum(axis=-2)
-    error = np.sqrt(np.maximum(spread, 0.0)) / np.where(n_total > 0.0, n_total, np.nan)
+    pairs = pairs_of(n, sums, squares=squares, share=share, predicted=m, control=control_index)
+    return contrast_of(mean_score(pairs, np.ones(n.shape)), pairs, control_index=control_index)
+
+
+def contrast_of(method: Method, pairs: Pairs, *, control_index: int) -> Contrast:
+    """An estimate as a contrast: NaN where never randomised beside control, 0 for control.
+
+    Args:
+        method: An estimate.
+        pairs: What it was made from.
+        control_index: Which variant is the control.
+    """
+    n_total = pairs.everyone.sum(axis=-2)
+    missing = np.where(n_total > 0.0, 0.0, np.nan)
+    estimate, error = method.estimate + missing, np.sqrt(method.variance(pairs)) + missing
     estimate[..., control_index], error[..., control_index] = 0.0, 0.0
     return Contrast(estimate, error, n_total)
 
@@ -216,13 +216,6 @@ def _rho(alpha: float, *, n_star: float) -> float:
         raise InvalidArgument("n_star", f"{n_star} is not a number of units")
     log_alpha = -2.0 * np.log(alpha)
     return float(np.sqrt((log_alpha + np.log1p(log_alpha)) / n_star))
-
-
-def _square(sums_of: tuple[Floats, Floats, Floats], *, shift: Floats, share: Floats) -> Floats:
-    """Sum over units of ((y + shift) / share) squared, from (units, sum, sum of squares)."""
-    n, sums, squares = sums_of
-    square: Floats = (squares + 2.0 * shift * sums + n * shift**2) / share**2
-    return square
 
 
 def checked_sums(*arrays: ArrayLike) -> tuple[Floats, Floats, Floats, Floats, Floats]:

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
@@ -90,6 +92,23 @@ def test_an_outcome_that_does_not_vary_says_nothing() -> None:
     )
     assert not found.speaks.any()
     assert (found.bound == -np.inf).all()
+
+
+@given(value=st.sampled_from([0.1, 1 / 3, 9.99, 19.9]), share=st.floats(0.05, 0.95), units=st.integers(30, 5_000))
+def test_rounding_of_outcomes_that_do_not_vary_is_no_variation(value: float, share: float, units: int) -> None:
+    """Everybody pays 9.99: sums and squares round, and what is left passed for an error half of the time."""
+    n = np.array([[units, units + 7.0], [2.0 * units, units]])
+    found = harm_bound(
+        n,
+        n * value,
+        sum_squares=n * value**2,
+        n_events=n,
+        propensity=np.array([[1.0 - share, share]] * 2),
+        control_index=0,
+        higher_is_better=True,
+        level=0.95,
+    )
+    assert not found.speaks.any()
 
 
 def test_levels_are_shared_over_all_that_is_watched() -> None:
