@@ -38,6 +38,7 @@ class Difference:
         degrees_of_freedom: Of Student's distribution of the estimate over its error, the same shape.
         low: Lower end of the confidence interval, for one look.
         high: Upper end.
+        p_value: Two-sided, for one look: below 1 - level just where the interval excludes 0.
     """
 
     estimate: Floats
@@ -45,6 +46,7 @@ class Difference:
     degrees_of_freedom: Floats
     low: Floats
     high: Floats
+    p_value: Floats
 
     @classmethod
     def of(cls, estimate: Floats, standard_error: Floats, *, degrees_of_freedom: Floats, level: float) -> Self:
@@ -53,17 +55,10 @@ class Difference:
         reach = special.stdtrit(degrees_of_freedom, (1.0 + level) / 2.0)
         margin = np.where(known, reach * standard_error, np.inf)
         centre = np.where(known, estimate, 0.0)
-        return cls(estimate, standard_error, degrees_of_freedom, centre - margin, centre + margin)
-
-    @property
-    def p_value(self) -> Floats:
-        """Two-sided, for one look: below 1 - level just where the interval excludes 0. NaN where not estimable."""
-        size = -np.abs(self.estimate)
-        score = np.divide(
-            size, self.standard_error, out=np.where(size < 0.0, -np.inf, size), where=self.standard_error != 0.0
-        )
-        p_value: Floats = 2.0 * special.stdtr(self.degrees_of_freedom, score)
-        return p_value
+        size = -np.abs(estimate)
+        score = np.divide(size, standard_error, out=np.where(size < 0.0, -np.inf, size), where=standard_error != 0.0)
+        p_value = 2.0 * special.stdtr(degrees_of_freedom, score)
+        return cls(estimate, standard_error, degrees_of_freedom, centre - margin, centre + margin, p_value)
 
 
 @dataclass(frozen=True, slots=True)

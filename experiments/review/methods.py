@@ -1,6 +1,6 @@
 """The difference from control by three methods: plain, by inverse propensity, and adaptively weighted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
@@ -122,7 +122,7 @@ def _degrees_of_freedom(parts: Difference, *, mix: Floats) -> Floats:
 
 
 def _stacked(segments: Difference, whole: Difference) -> Difference:
-    names = ("estimate", "standard_error", "degrees_of_freedom", "low", "high")
+    names = (field.name for field in fields(Difference))
     return Difference(*(np.vstack([getattr(segments, name), getattr(whole, name)]) for name in names))
 
 
