@@ -75,7 +75,9 @@ class Line:
 
     def effective_units(self, cells: Cells) -> Floats:
         """Kish's number of equally weighted units that are worth as much as these, shape (..., n_variants)."""
-        first, second = ((cells.n * self.slope**power).sum(axis=-2) for power in (2, 4))
+        square = self.slope**2
+        weighed = cells.n * square
+        first, second = weighed.sum(axis=-2), (weighed * square).sum(axis=-2)
         effective: Floats = np.divide(first**2, second, out=np.zeros(first.shape), where=second > 0.0)
         return effective
 

@@ -10,6 +10,7 @@ from optimizer.errors import InvalidArgument, InvalidCounts
 Floats = NDArray[np.float64]
 
 _SWEEPS = 50
+_STILL = 1e-14  # relative change of the factors: sweeping on would change nothing
 _USUAL_GAP = 0.05  # of control's mean, between what segments' variants make it and what it is
 
 
@@ -99,12 +100,15 @@ def _nearer_own(base: Floats, own: Floats, *, unit_variance: Floats, n_units: Fl
 
 def _product(values: Floats, *, weight: Floats) -> tuple[Floats, Floats]:
     """Row and column factors whose product has the weighted sums of the values; columns average 1 over the weight."""
-    sums = weight * values
+    sums, of_column, whole = weight * values, weight.sum(axis=0), weight.sum()
+    of_row, total = sums.sum(axis=1), sums.sum(axis=0)
     columns = np.ones(values.shape[1])
     for _ in range(_SWEEPS):
-        rows = _ratio(sums.sum(axis=1), weight @ columns)
-        columns = _ratio(sums.sum(axis=0), rows @ weight)
-        columns = columns * _ratio(weight.sum(), (weight @ columns).sum(), otherwise=1.0)
+        rows, before = _ratio(of_row, weight @ columns), columns
+        columns = _ratio(total, rows @ weight)
+        columns = columns * _ratio(whole, of_column @ columns, otherwise=1.0)
+        if (np.abs(columns - before) <= _STILL * np.abs(columns)).all():
+            break
     return rows, columns
 
 

@@ -18,7 +18,7 @@ _SECANTS = 7
 _STEPS = 40
 _TOLERANCE = 1e-8  # of a normal score
 _MOST_UNCLEAR = 0.5  # of control's squared mean: a quantile beyond that has no normal guess
-_LAST_DIGITS = 1e-15  # of a float: where halving ends
+CLOSE = 1e-10  # of a number: where halving ends
 
 
 def centre_and_spread(pairs: Posterior, probability: float, *, relative: bool) -> tuple[Floats, Floats]:
@@ -108,13 +108,12 @@ def smallest_where(reached: Callable[[Floats], Flags], *, least: Floats, most: F
     """The smallest positive number from which on something is reached, by halving on the logarithm, elementwise.
 
     Args:
-        reached: Of some numbers, False below the one that is looked for and True above.
+        reached: Of some numbers, False below the one that is looked for and True above; a number is found to `CLOSE`.
         least: Where to begin, > 0; returned where it is reached there already.
         most: Where to end, the same shape; infinity is returned where it is not reached even there.
     """
     low, high = np.log(least), np.log(most)
-    close = _LAST_DIGITS * np.maximum(np.maximum(np.abs(low), np.abs(high)), 1.0)
-    while (high - low > close).any():
+    while (high - low > CLOSE).any():
         middle = 0.5 * (low + high)
         enough = reached(np.exp(middle))
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)

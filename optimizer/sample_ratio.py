@@ -61,19 +61,39 @@ def sample_ratio(n_units: ArrayLike, weights: ArrayLike) -> SampleRatio:
     >>> round(result.p_value, 7), result.status
     (0.0476704, 'ok')
     """
-    units, shares = _versions(n_units, weights)
-    if (units[shares == 0.0] > 0.0).any():
-        return SampleRatio(0.0, np.inf, 0, np.inf, "alarm")
-    totals = units.sum(axis=1)
-    observed, expected = units.sum(axis=0), totals @ shares
-    covariance = np.diag(expected) - (shares * totals[:, np.newaxis]).T @ shares
-    cells = _merged_cells(expected)
-    observed, expected, covariance = cells @ observed, cells @ expected, cells @ covariance @ cells.T
-    if expected.size < 2:
-        return SampleRatio(None, 0.0, 0, 0.0, "not_estimable")
-    statistic, rank = _quadratic_form(observed - expected, covariance=covariance, scale=expected)
-    gap = float((np.abs(observed - expected) / expected).max())
-    return _judged(statistic, degrees_of_freedom=rank, relative_gap=gap)
+    units, shares = (np.atleast_2d(np.asarray(values, dtype=np.float64)) for values in (n_units, weights))
+    return sample_ratios(units[np.newaxis], shares[np.newaxis])[0]
+
+
+def sample_ratios(n_units: ArrayLike, weights: ArrayLike) -> list[SampleRatio]:
+    """As `sample_ratio`, of several segments at once.
+
+    Args:
+        n_units: Shape (n_segments, n_versions, n_variants); versions of a segment may be without units.
+        weights: The same shape.
+    Raises:
+        InvalidCounts: As `sample_ratio`.
+        InvalidArgument: As that.
+    """
+    units, shares = _checked(n_units, weights)
+    totals = units.sum(axis=2)
+    observed, expected = units.sum(axis=1), np.einsum("sv,svk->sk", totals, shares)
+    covariance = expected[:, :, np.newaxis] * np.eye(units.shape[2])
+    covariance -= np.swapaxes(shares * totals[..., np.newaxis], 1, 2) @ shares
+    cells = np.stack([_merged_cells(one) for one in expected])
+    observed, expected = (np.einsum("sck,sk->sc", cells, values) for values in (observed, expected))
+    gap = observed - expected
+    statistic, rank = _quadratic_forms(gap, covariance=cells @ covariance @ np.swapaxes(cells, 1, 2), scale=expected)
+    relative = np.divide(np.abs(gap), expected, out=np.zeros(gap.shape), where=expected > 0.0).max(axis=1)
+    never = ((shares == 0.0) & (units > 0.0)).any(axis=(1, 2))
+    n_cells = (expected > 0.0).sum(axis=1)
+    return [
+        _IMPOSSIBLE if never[i] else _read(statistic[i], rank[i], relative_gap=relative[i], n_cells=n_cells[i])
+        for i in range(len(units))
+    ]
+
+
+_IMPOSSIBLE = SampleRatio(0.0, np.inf, 0, np.inf, "alarm")  # units of a variant without weight
 
 
 def judged(ratio: SampleRatio, always_valid_p_value: float, *, n_checks: int = 1) -> SampleRatio:
@@ -108,41 +128,46 @@ def judged(ratio: SampleRatio, always_valid_p_value: float, *, n_checks: int = 1
     return replace(ratio, status=status, always_valid_p_value=always_valid_p_value)
 
 
-def _versions(n_units: ArrayLike, weights: ArrayLike) -> tuple[Floats, Floats]:
-    units = np.atleast_2d(np.asarray(n_units, dtype=np.float64))
-    shares = np.atleast_2d(np.asarray(weights, dtype=np.float64))
-    if units.shape != shares.shape or units.ndim != 2 or units.size == 0:
-        raise InvalidArgument("weights", f"shape {shares.shape} does not fit n_units of shape {units.shape}")
+def _checked(n_units: ArrayLike, weights: ArrayLike) -> tuple[Floats, Floats]:
+    units, shares = np.asarray(n_units, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    if units.shape != shares.shape or units.ndim != 3 or units.size == 0:
+        raise InvalidArgument("weights", f"shape {shares.shape[1:]} does not fit n_units of shape {units.shape[1:]}")
     if not (np.isfinite(units).all() and (units >= 0.0).all()):
         raise InvalidCounts("n_units", "is negative or not finite")
-    if not ((shares >= 0.0).all() and (np.abs(shares.sum(axis=1) - 1.0) < 1e-6).all()):
+    if not ((shares >= 0.0).all() and (np.abs(shares.sum(axis=2) - 1.0) < 1e-6).all()):
         raise InvalidArgument("weights", "a row is negative or does not sum to 1")
     return units, shares
 
 
 def _merged_cells(expected: Floats) -> Floats:
-    """0/1 matrix (n_cells, n_variants) that merges the smallest variants until every cell expects enough units."""
-    order = np.argsort(expected, kind="stable")
-    cells: list[list[int]] = [[]]
-    for variant in order:
-        if cells[-1] and expected[cells[-1]].sum() >= SMALLEST_EXPECTED:
-            cells.append([])
-        cells[-1].append(int(variant))
-    matrix = np.zeros((len(cells), expected.size))
-    for row, members in enumerate(cells):
-        matrix[row, members] = 1.0
-    return matrix[matrix @ expected >= SMALLEST_EXPECTED]
+    """0/1 matrix (n_variants, n_variants) that merges the smallest variants until each cell, a row, expects enough.
+
+    Rows that are not needed are 0, and so is one that does not expect enough even so.
+    """
+    if expected.min() >= SMALLEST_EXPECTED:
+        return np.eye(expected.size)
+    matrix, row = np.zeros((expected.size, expected.size)), 0
+    for variant in np.argsort(expected, kind="stable"):
+        if matrix[row] @ expected >= SMALLEST_EXPECTED:
+            row += 1
+        matrix[row, variant] = 1.0
+    matrix[matrix @ expected < SMALLEST_EXPECTED] = 0.0
+    return matrix
 
 
-def _quadratic_form(gap: Floats, *, covariance: Floats, scale: Floats) -> tuple[float, int]:
-    root = np.sqrt(scale)
-    values, vectors = np.linalg.eigh(covariance / np.outer(root, root))
+def _quadratic_forms(gap: Floats, *, covariance: Floats, scale: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """Gaps over their covariances, and the ranks of these, shapes (n_segments,); cells without scale count nothing."""
+    root = np.sqrt(np.where(scale > 0.0, scale, 1.0))
+    values, vectors = np.linalg.eigh(covariance / (root[:, :, np.newaxis] * root[:, np.newaxis]))
     free = values > 1e-9
-    scores = (vectors.T @ (gap / root))[free]
-    return float((scores**2 / values[free]).sum()), int(free.sum())
+    scores = np.einsum("sck,sc->sk", vectors, gap / root)
+    parts = np.divide(scores**2, values, out=np.zeros(values.shape), where=free)
+    return parts.sum(axis=1), free.sum(axis=1)
 
 
-def _judged(statistic: float, *, degrees_of_freedom: int, relative_gap: float) -> SampleRatio:
+def _read(statistic: float, degrees_of_freedom: int, *, relative_gap: float, n_cells: int) -> SampleRatio:
+    if n_cells < 2:
+        return SampleRatio(None, 0.0, 0, 0.0, "not_estimable")
     p_value = float(special.chdtrc(degrees_of_freedom, statistic)) if degrees_of_freedom else None
     status: Status = "ok"
     if p_value is None:
@@ -151,4 +176,4 @@ def _judged(statistic: float, *, degrees_of_freedom: int, relative_gap: float) -
         status = "alarm"
     elif p_value < WARNING_P_VALUE:
         status = "warning"
-    return SampleRatio(p_value, statistic, degrees_of_freedom, relative_gap, status)
+    return SampleRatio(p_value, float(statistic), int(degrees_of_freedom), float(relative_gap), status)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from optimizer.errors import InvalidArgument
-from optimizer.roots import smallest_where
+from optimizer.roots import CLOSE, smallest_where
 from optimizer.sequential import SMALLEST_RESPONDERS, half_width
 from optimizer.shared_control import sceptical_effects
 
@@ -156,7 +156,7 @@ def _whole(reached: Callable[[Floats], Flags], estimable: Flags) -> Floats:
     """The smallest whole number at which it is reached: 0 where it is now, infinity where it never is."""
     shape = estimable.shape
     found = smallest_where(reached, least=np.full(shape, 0.5), most=np.full(shape, _MOST))
-    more = np.where(reached(np.zeros(shape)), 0.0, np.ceil(found * (1.0 - 1e-12)))
+    more = np.where(reached(np.zeros(shape)), 0.0, np.ceil(found * (1.0 - 2.0 * CLOSE)))
     return np.where(estimable, more, np.inf)
 
 

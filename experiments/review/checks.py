@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.review.strata import Strata
-from optimizer.sample_ratio import SampleRatio, judged, sample_ratio
+from optimizer.sample_ratio import SampleRatio, judged, sample_ratio, sample_ratios
 from optimizer.sequential_sample_ratio import sequential_sample_ratio, sequential_sample_ratios
 
 MAX_LACKING = 0.05
@@ -22,7 +22,7 @@ class RatioCheck:
     is_broken: bool
 
 
-def sample_ratios(strata: Strata) -> tuple[SampleRatio, list[SampleRatio | None]]:
+def checked_ratios(strata: Strata) -> tuple[SampleRatio, list[SampleRatio | None]]:
     """The check over all segments, and in each one; None for a segment without units.
 
     Results are looked at all the time, so only an always-valid p-value alarms; that of one look warns. One segment
@@ -34,13 +34,13 @@ def sample_ratios(strata: Strata) -> tuple[SampleRatio, list[SampleRatio | None]
         return _NOTHING, [None] * len(strata.segments)
     over_all, by_segment = _watched(strata)
     whole = judged(sample_ratio(versions.n_units, versions.propensity), over_all)
-    n, weights = versions.padded(versions.n_units), versions.padded(versions.propensity)
-    ratios: list[SampleRatio | None] = []
-    for units, shares, p_value in zip(n, weights, by_segment, strict=True):
-        used = units.sum(axis=1) > 0.0
-        ratio = sample_ratio(units[used], shares[used]) if used.any() else None
-        ratios.append(None if ratio is None else judged(ratio, p_value, n_checks=len(n)))
-    return whole, ratios
+    n, some = versions.padded(versions.n_units), 1.0 / versions.n_units.shape[1]
+    found = zip(sample_ratios(n, versions.padded(versions.propensity, fill=some)), by_segment, strict=True)
+    has_units = (n.sum(axis=(1, 2)) > 0.0).tolist()
+    return whole, [
+        judged(ratio, p_value, n_checks=len(n)) if used else None
+        for (ratio, p_value), used in zip(found, has_units, strict=True)
+    ]
 
 
 _NOTHING = SampleRatio(None, 0.0, 0, 0.0, "not_estimable")

@@ -13,7 +13,7 @@ from experiments.catalog.definitions import ExperimentDefinition
 from experiments.corrections.shown import correction_warnings, corrections_of
 from experiments.priors import beta_prior
 from experiments.review.answer import Detail, Shown, shown, variants_of
-from experiments.review.checks import Noted, checks_of, ratio_check, sample_ratios
+from experiments.review.checks import Noted, checked_ratios, checks_of, ratio_check
 from experiments.review.details import details
 from experiments.review.estimates import ENOUGH_RESPONDERS, estimate
 from experiments.review.exposure import exposure_check
@@ -162,7 +162,7 @@ def reviewed(
 def _review(
     reading: Reading, *, rules: Rules, available: NDArray[np.bool_], guarded: GuardrailFindings, depth: Depth
 ) -> _Reviewed:
-    whole, ratios = sample_ratios(reading.units)
+    whole, ratios = checked_ratios(reading.units)
     evidence = gather(
         reading.matured,
         estimate(reading.matured),

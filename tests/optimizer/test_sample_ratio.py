@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import binom, chi2, chisquare
 
 from optimizer.errors import InvalidArgument, InvalidCounts
-from optimizer.sample_ratio import judged, sample_ratio
+from optimizer.sample_ratio import judged, sample_ratio, sample_ratios
 from optimizer.sequential_sample_ratio import sequential_sample_ratio
 
 MOVED_UNITS = [[520, 480], [1580, 420], [910, 90]]
@@ -137,3 +137,24 @@ def test_impossible_input_is_refused() -> None:
         sample_ratio([10, 10], [0.5, 0.3, 0.2])
     with pytest.raises(InvalidCounts):
         sample_ratio([10, -1], [0.5, 0.5])
+
+
+def test_segments_together_get_what_each_gets_alone_merged_empty_padded_or_impossible() -> None:
+    rng = np.random.default_rng(20261127)
+    weights = rng.dirichlet([4.0, 2.0, 1.0, 0.2], (40, 3))
+    totals = rng.choice([0, 3, 40, 5_000], (40, 3))
+    units = rng.multinomial(totals, weights).astype(np.float64)
+    weights[7, 1], units[7, 1] = [0.5, 0.5, 0.0, 0.0], [10, 10, 1, 0]
+    units[8] = 0.0
+    found = sample_ratios(units, weights)
+    for row, together in enumerate(found):
+        used = units[row].sum(axis=1) > 0.0
+        alone = sample_ratio(units[row][used], weights[row][used]) if used.any() else None
+        if alone is None:
+            assert together.status == "not_estimable"
+            continue
+        assert (together.status, together.degrees_of_freedom) == (alone.status, alone.degrees_of_freedom)
+        assert together.p_value == (None if alone.p_value is None else pytest.approx(alone.p_value, rel=1e-9))
+        assert together.relative_gap == pytest.approx(alone.relative_gap)
+    assert found[7].status == "alarm"
+    assert {ratio.degrees_of_freedom for ratio in found} >= {0, 1, 2, 3}
