@@ -30,7 +30,7 @@ from experiments.tables import (
 
 EXACT = Context(prec=1_000)  # enough for a sum of squares of any floats of at most 1e12; only digits used cost
 MACHINES = "+machine"  # ends the key of what machines did for a metric; no key of a metric has a plus
-HOURS_UNTIL_SUMMED = 24  # after a day's end; writers count its changes from the half on: clocks differ by less
+HOURS_UNTIL_SUMMED = 6  # after a day's end; writers count its changes from the half on: clocks differ by less
 _HOUR_MICROSECONDS = 3_600_000_000
 
 TallyKey = tuple[int, str, int, str, int]  # series, segment, allocation version, variant, hour
@@ -184,7 +184,7 @@ def _add_hours(
 
 
 def _days_over(keys: Collection[TallyKey] | Collection[ResponseKey]) -> set[tuple[int, int]]:
-    """The series and days, of the keys of tallies, that may have been summed: half a day before any is."""
+    """The series and days, of the keys of tallies, that may have been summed: hours before any is."""
     first_open = int(time.time() // 3_600) - HOURS_UNTIL_SUMMED // 2
     return {(key[0], key[4] // 24) for key in keys if (key[4] // 24 + 1) * 24 <= first_open}
 

@@ -266,10 +266,11 @@ def _with_days(tallies: Tallies, days: Sequence[Day]) -> Tallies:
     places = {key: i for i, key in enumerate(tallies.segments)}, {key: i for i, key in enumerate(tallies.variants)}
     tables = [day.table(COLUMNS, segments=places[0], variants=places[1]) for day in days]
     whole = np.concatenate([*tables, np.stack([getattr(tallies, name) for name in COLUMNS])], axis=1)
-    key = whole[:_N_KEY].astype(np.int64)
+    key, values = whole[:_N_KEY].astype(np.int64), whole[_N_KEY:]
     order, _ = groups(key)
-    whole = whole[_N_KEY:, order]
-    return Tallies(tallies.segments, tallies.variants, tallies.has_covariate, *key[:, order], *whole)
+    ordered, used = np.zeros(values.shape), values.any(axis=1)
+    ordered[used] = values[used][:, order]
+    return Tallies(tallies.segments, tallies.variants, tallies.has_covariate, *key[:, order], *ordered)
 
 
 def _responses(kind: str | None) -> tuple[str, ...]:
