@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -137,11 +138,11 @@ def variants_of(
 
 def _why_none(shown_: Shown, row: int, *, index: int) -> str | None:
     """Why a variant has no interval."""
-    if np.isfinite(shown_.low[row, index]):
+    if isfinite(shown_.low[row, index]):
         return None
     if not shown_.n_units[row, index] > 0.0:
         return "not estimable: no unit"
-    if np.isfinite(shown_.estimates.mean[row, index]):
+    if isfinite(shown_.estimates.mean[row, index]):
         return "not estimable: no outcome varies"
     return "not estimable: too few denominators" if shown_.is_ratio else f"not estimable: {_APART}"
 
@@ -153,7 +154,7 @@ def _uplift(shown_: Shown, row: int, *, index: int) -> dict[str, Any]:
     """Against control; ``interval`` is of the absolute uplift, and excludes 0 when that of the relative one does."""
     found, at = shown_.estimates, (row, index)
     difference, base = found.difference[at], found.mean[row, found.control]
-    known = bool(np.isfinite(difference))
+    known = isfinite(difference)
     clear = known and bool(shown_.relative.estimable[at])
     return {
         "absolute": number(difference),
@@ -170,16 +171,16 @@ def _why_not(shown_: Shown, row: int, *, index: int, known: bool) -> str:
         control = shown_.estimates.control
         lacking = [name for name, k in (("variant", index), ("control", control)) if not shown_.n_units[row, k] > 0.0]
         return f"not estimable: the {lacking[0]} has no unit" if lacking else f"not estimable: {_APART}"
-    if not np.isfinite(shown_.absolute.low[row, index]):
+    if not isfinite(shown_.absolute.low[row, index]):
         return "interval and relative not estimable: no outcome varies"
     return "relative not estimable: control's mean is not clearly above zero"
 
 
 def number(value: float) -> float | None:
     """A number for JSON: null where there is none."""
-    return float(value) if np.isfinite(value) else None
+    return float(value) if isfinite(value) else None
 
 
 def pair(low: float, high: float) -> list[float] | None:
     """An interval for JSON: null where there is none."""
-    return [float(low), float(high)] if np.isfinite(low) and np.isfinite(high) else None
+    return [float(low), float(high)] if isfinite(low) and isfinite(high) else None

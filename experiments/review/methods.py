@@ -1,6 +1,7 @@
 """The difference from control by three methods: plain, by inverse propensity, and adaptively weighted."""
 
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Any, Self
 
 import numpy as np
@@ -128,7 +129,7 @@ def _stacked(segments: Difference, whole: Difference) -> Difference:
 
 def _difference(method: Difference, row: int, *, index: int) -> dict[str, Any] | None:
     at = row, index
-    if not np.isfinite(method.estimate[at]):
+    if not isfinite(method.estimate[at]):
         return None
     return {
         "difference": number(method.estimate[at]),

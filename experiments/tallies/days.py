@@ -1,8 +1,8 @@
 """Days of tallies that were summed ahead of reading (``summing``), as long as they are right.
 
-A day is summed six hours after its end, and kept with the number of changes that its tallies had seen since it was over;
-writers count these (``moves``). While both numbers agree the sum is right, else the day is read by the hour until it is
-summed anew. So nobody waits for whoever sums, and a sum that is missing costs time alone.
+A day is summed six hours after its end, and kept with the number of changes that its tallies had seen since it was
+over; writers count these (``moves``). While both numbers agree the sum is right, else the day is read by the hour until
+it is summed anew. So nobody waits for whoever sums, and a sum that is missing costs time alone.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
