@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from flask import Response
 from pydantic import Field
+from sqlmodel import Session
 
 from api.answers import ListQuery, json_answer, page
 from api.auth import actor
@@ -12,7 +13,7 @@ from api.reading import read_json, read_query
 from api.state import current_worker
 from experiments.corrections import correct
 from experiments.corrections.requests import CorrectionRequest, RevertRequest
-from experiments.corrections.shown import correction_json
+from experiments.corrections.shown import correction_json, touched
 from experiments.database import reading, transaction
 from experiments.tables import Correction
 
@@ -33,7 +34,7 @@ def make() -> Response:
     request = read_json()
     with transaction(current_worker().engine) as session:
         made = correct.correct(session, request=request, actor=actor())
-        return json_answer(_json(made), status=201 if made.status == "applied" else 202)
+        return json_answer(_whole(session, made), status=201 if made.status == "applied" else 202)
 
 
 @doors.open(
@@ -49,7 +50,7 @@ def revert(correction_id: str) -> Response:
     request = read_json()
     with transaction(current_worker().engine) as session:
         reverted = correct.revert(session, correction_id, request=request, actor=actor())
-        return json_answer(_json(reverted), status=200 if reverted.status == "reverted" else 202)
+        return json_answer(_whole(session, reverted), status=200 if reverted.status == "reverted" else 202)
 
 
 @doors.open("GET", "/v1/corrections", scope="analyse", query=CorrectionsQuery, gives=dict[str, Any])
@@ -64,9 +65,14 @@ def list_all() -> Response:
 
 @doors.open("GET", "/v1/corrections/<correction_id>", scope="analyse", gives=dict[str, Any])
 def get(correction_id: str) -> Response:
-    """Read a correction: how far it is, how many outcomes (or units) it excludes, who made it, when and why."""
+    """Read a correction: how far it is, how many outcomes (or units) it excludes, what it touches, and why."""
     with reading(current_worker().engine) as session:
-        return json_answer(_json(correct.get_correction(session, correction_id)))
+        return json_answer(_whole(session, correct.get_correction(session, correction_id)))
+
+
+def _whole(session: Session, correction: Correction) -> dict[str, Any]:
+    """With what it touches: nothing, where the event's name was misspelt or no metric counts it."""
+    return _json(correction) | {"touches": touched(session, correction)}
 
 
 def _json(correction: Correction) -> dict[str, Any]:

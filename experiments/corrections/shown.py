@@ -42,6 +42,16 @@ def corrections_of(session: Session, series: Series) -> list[dict[str, Any]]:
     return [correction_json(one) | {"from": one.starts_at.isoformat(), "to": one.ends_at.isoformat()} for one in found]
 
 
+def touched(session: Session, correction: Correction) -> list[dict[str, str]]:
+    """What a correction touches, or would: the experiments, policies and programmes, by kind and key."""
+    found = {
+        (series.kind, series.experiment if series.kind == "experiment" and series.experiment else series.placement)
+        for series in session.exec(select(Series))
+        if _touches(correction, series, metrics=[PinnedMetric.from_json(metric) for metric in series.metrics])
+    }
+    return [{"kind": kind, "key": key} for kind, key in sorted(found)]
+
+
 def correction_warnings(corrections: Sequence[Mapping[str, Any]]) -> list[str]:
     """What to say of those that are under way."""
     return [

@@ -43,6 +43,7 @@ def test_a_correction_is_made_applied_shown_and_taken_back(clicked: Client, work
     assert answer.status_code == 202, answer.text
     made = answer.get_json()
     assert (made["status"], made["n_excluded"], made["created_by"]) == ("applying", 0, "key/test")
+    assert {"kind": "experiment", "key": "subject"} in made["touches"]
     results = clicked.get(RESULTS).get_json()
     assert [(one["id"], one["status"]) for one in results["corrections"]] == [(made["id"], "applying")]
     assert any("is applying" in warning for warning in results["warnings"])
@@ -90,8 +91,15 @@ def test_hours_of_decisions_are_left_out_at_once(running: Client) -> None:
     made = answer.get_json()
     assert (answer.status_code, made["status"]) == (201, "applied")
     assert (made["kind"], made["experiment"]) == ("decisions", "subject")
+    assert made["touches"] == [], "it started after these hours"
     back = running.post(f"{PATH}/{made['id']}/revert", {"reason": "none"})
     assert (back.status_code, back.get_json()["status"]) == (200, "reverted")
+
+
+def test_a_misspelt_event_is_seen_to_touch_nothing(running: Client) -> None:
+    made = running.post(PATH, _body(event="clik")).get_json()
+    assert made["touches"] == []
+    assert running.get(f"{PATH}/{made['id']}").get_json()["touches"] == []
 
 
 def test_what_is_wrong_is_said(running: Client) -> None:
