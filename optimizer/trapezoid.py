@@ -27,9 +27,10 @@ Index = NDArray[np.intp]
 EFFORTS = (32, 96)  # steps: few for all rows, more for those that fail
 LEAST_TAIL = 1e-3  # of an interval: further out, the mass beyond the range would matter
 
-_LONGEST_STEP = 1.2  # standard deviations of the narrowest posterior
+LONGEST_STEP = 1.2  # standard deviations of the narrowest posterior
+TOLERANCE = 1e-8  # of a probability
+
 _SMOOTH = 8.0  # least count of a rate whose F is smooth at 0 and 1: it starts as that power
-_TOLERANCE = 1e-8  # of a probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,9 @@ class _Beside:
         """Pairs of (control, variant), shape (n_pairs, 2); so many steps over control's range."""
         control, variant = mapped(pairs, lambda values: values[:, :1]), mapped(pairs, lambda values: values[:, 1:])
         first, of = _runs(control)
-        control = chosen(control, first)
-        nodes, step = _nodes(*bounds(control), n_steps=n_steps)
-        mass = density(control, nodes)
-        weight = mass / mass.sum(axis=-1, keepdims=True)
-        return cls(variant, outcome(control, nodes)[of], weight[of], _resolved(pairs, step[of]))
+        at, weight, step = weighed(chosen(control, first), n_steps)
+        resolved = ((step[of] <= LONGEST_STEP * width(pairs)) & np.isfinite(pairs.sd)).all(axis=1)
+        return cls(variant, at[of], weight[of], np.asarray(resolved))
 
 
 def against_control(pairs: Posterior, n_steps: int, *, at: tuple[float, float]) -> tuple[Floats, Flags]:
@@ -65,8 +64,8 @@ def against_control(pairs: Posterior, n_steps: int, *, at: tuple[float, float]) 
     beside = _Beside.of(pairs, n_steps)
     curve = ScoreCurve.of(beside.variant)
     answers = np.full((len(pairs.mean), 5), np.nan)
-    answers[:, 0], error = _summed(beside.weight * curve.cdf(beside.at, np.arange(len(answers))))
-    trusted = beside.resolved & _smooth(beside.variant) & curve.trusted & (error <= _TOLERANCE)
+    answers[:, 0], error = summed(beside.weight * curve.cdf(beside.at, np.arange(len(answers))))
+    trusted = beside.resolved & _smooth(beside.variant) & curve.trusted & (error <= TOLERANCE)
     answers[:, 1:3], reached = _ends(beside, curve, pairs=pairs, at=at, relative=False)
     clear = np.flatnonzero(is_clear(pairs, at))
     among = _Beside(chosen(beside.variant, clear), beside.at[clear], beside.weight[clear], beside.resolved[clear])
@@ -88,11 +87,11 @@ def _ends(
         def at_most(end: Floats, pair: Index, *, error: Floats = error) -> Floats:
             control, end = beside.at[pair], end[:, np.newaxis]
             outcomes = end * control if relative else end + control
-            level, error[pair] = _summed(beside.weight[pair] * curve.cdf(outcomes, pair))
+            level, error[pair] = summed(beside.weight[pair] * curve.cdf(outcomes, pair))
             return level
 
         end, is_root = secant_root(at_most, tail, around=centre_and_spread(pairs, tail, relative=relative))
-        reached &= is_root & (error <= _TOLERANCE)
+        reached &= is_root & (error <= TOLERANCE)
         found.append(end)
     return np.stack(found, axis=-1), reached
 
@@ -113,18 +112,24 @@ def _smooth(variant: Posterior) -> Flags:
     return np.asarray((np.minimum(variant.alpha, variant.beta) >= _SMOOTH)[:, 0])
 
 
-def _summed(part: Floats) -> tuple[Floats, Floats]:
+def weighed(rows: Posterior, n_steps: int) -> tuple[Floats, Floats, Floats]:
+    """Outcomes at so many equal steps over nearly all mass, with their probabilities, and the step.
+
+    Args:
+        rows: Posteriors, shape (n_rows, 1).
+        n_steps: A multiple of 4.
+    Returns:
+        Outcomes and probabilities of shape (n_rows, n_steps + 1); steps of the coordinate, (n_rows, 1).
+    """
+    low, high = bounds(rows)
+    step = (high - low) / n_steps
+    nodes = low + step * np.arange(n_steps + 1.0)
+    mass = density(rows, nodes)
+    return outcome(rows, nodes), mass / mass.sum(axis=-1, keepdims=True), step
+
+
+def summed(part: Floats) -> tuple[Floats, Floats]:
     """Sums over the nodes, and bounds of their errors: the last change, times how much changes shrink."""
     whole, half, quarter = part.sum(axis=-1), 2.0 * part[:, ::2].sum(axis=-1), 4.0 * part[:, ::4].sum(axis=-1)
     change, change_before = np.abs(whole - half), np.abs(half - quarter)
     return whole, change * np.minimum(1.0, change / np.maximum(change_before, 1e-300))
-
-
-def _nodes(low: Floats, high: Floats, *, n_steps: int) -> tuple[Floats, Floats]:
-    """Nodes (n_rows, n_steps + 1) and their step (n_rows, 1)."""
-    step = (high - low) / n_steps
-    return low + step * np.arange(n_steps + 1.0), step
-
-
-def _resolved(rows: Posterior, step: Floats) -> Flags:
-    return np.asarray(((step <= _LONGEST_STEP * width(rows)) & np.isfinite(rows.sd)).all(axis=1))

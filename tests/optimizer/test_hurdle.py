@@ -92,6 +92,18 @@ def test_half_a_million_draws_fall_below_an_end_as_often_as_it_says(name: str) -
         assert stats.binomtest(int((drawn <= end[0]).sum()), 500_000, tail).pvalue > 1e-6
 
 
+def test_ends_by_few_steps_are_those_of_the_panels() -> None:
+    """Ends are found by equal steps over the chance where these are trusted; `cdf` always takes panels."""
+    rng = np.random.default_rng(20261127)
+    payers, mean = np.exp(rng.uniform(0.0, np.log(1e4), 400)), rng.uniform(-20.0, 100.0, 400)
+    scale = rng.uniform(0.3, 3.0, 400) * np.abs(mean) / np.sqrt(payers + 1.0)
+    chance = BetaPosterior(1.0 + payers, 1.0 + payers / rng.uniform(0.01, 0.3, 400))
+    money = HurdlePosterior(chance, StudentPosterior(mean, scale, payers + 10.0))
+    low, high = money.interval(0.95)
+    assert money.cdf(low) == pytest.approx(np.full(400, 0.025), abs=2e-8)
+    assert money.cdf(high) == pytest.approx(np.full(400, 0.975), abs=2e-8)
+
+
 def test_moments_and_draws_agree() -> None:
     """Means and standard deviations of 400,000 draws, within 5 of their errors (the 4th moment by the draws)."""
     for shape in (SHAPES["one payer of 5"], SHAPES["large"]):
