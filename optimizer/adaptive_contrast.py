@@ -79,22 +79,60 @@ def effective_responders(
     counts, units, share = (np.asarray(values, dtype=np.float64) for values in (n_responders, n_units, propensity))
     if not (counts.shape == units.shape == share.shape and counts.ndim >= 2):
         raise InvalidArgument("n_responders", f"shapes {counts.shape}, {units.shape} and {share.shape} do not fit")
-    if not 0 <= control_index < counts.shape[-1]:
-        raise InvalidArgument("control_index", f"{control_index} is none of {counts.shape[-1]} variants")
     if not ((counts >= 0.0) & (counts <= units)).all():
         raise InvalidCounts("n_responders", "is negative, not finite, or more than the units")
-    beside = slice(control_index, control_index + 1)
-    together = (share > 0.0) & (share[..., beside] > 0.0)
-    own, control = (np.where(together, values, 1.0) for values in (share, share[..., beside]))
-    h = np.where(together, evaluation_weight(own, control), 0.0)
-    kinds = (counts, units - counts) if is_binary else (counts,)
-    numbers = [_kish(kind, h / own) for kind in kinds] + [_kish(kind[..., beside], h / control) for kind in kinds]
+    own, control = _weights(share, control_index=control_index)
+    kinds, beside = (counts, units - counts) if is_binary else (counts,), slice(control_index, control_index + 1)
+    numbers = [_kish(kind * own, kind * own**2) for kind in kinds]
+    numbers += [_kish(kind[..., beside] * control, kind[..., beside] * control**2) for kind in kinds]
     effective: Floats = np.minimum.reduce(numbers)
     effective[..., control_index] = np.inf
     return effective
 
 
-def _kish(counts: Floats, weight: Floats) -> Floats:
-    first, second = ((counts * weight**power).sum(axis=-2) for power in (1, 2))
+def effective_amounts(total: ArrayLike, sum_squares: ArrayLike, *, propensity: ArrayLike, control_index: int) -> Floats:
+    """Equal amounts that the outcomes of a variant or of control are worth, the fewer: few large ones are worth few.
+
+    As `effective_responders`, with each unit's amount in its weight: (sum w y)^2 / sum (w y)^2. Of equal amounts it is
+    the number of those who responded, of log-normal ones about that times exp(-sd^2 of the logs).
+
+    Args:
+        total: Sum of the units' outcomes, shape (..., n_strata, n_variants).
+        sum_squares: Sum of their squares, the same shape.
+        propensity: Logged weights, the same shape. Strata where either had weight 0 do not count.
+        control_index: Which variant is the control.
+    Returns:
+        Shape (..., n_variants); infinity for control.
+    Raises:
+        InvalidArgument: Shapes differ, or no such control.
+    Source: Kish (1965), Survey Sampling, section 11.7.
+
+    >>> effective_amounts([[9, 9]], [[9, 41]], propensity=[[0.5, 0.5]], control_index=0).round(2)  # two paid 4 and 5
+    array([ inf, 1.98])
+    """
+    sums, squares, share = (np.asarray(values, dtype=np.float64) for values in (total, sum_squares, propensity))
+    if not sums.shape == squares.shape == share.shape:
+        raise InvalidArgument("total", f"shapes {sums.shape}, {squares.shape} and {share.shape} do not fit")
+    own, control = _weights(share, control_index=control_index)
+    beside = slice(control_index, control_index + 1)
+    sides = ((sums, squares, own), (sums[..., beside], squares[..., beside], control))
+    effective: Floats = np.minimum.reduce([_kish(top * w, bottom * w**2) for top, bottom, w in sides])
+    effective[..., control_index] = np.inf
+    return effective
+
+
+def _weights(share: Floats, *, control_index: int) -> tuple[Floats, Floats]:
+    """What a unit of a variant counts with, and one of control beside it; 0 where either had weight 0."""
+    if not (share.ndim >= 2 and 0 <= control_index < share.shape[-1]):
+        raise InvalidArgument("control_index", f"{control_index} is none of the variants of shape {share.shape}")
+    beside = slice(control_index, control_index + 1)
+    together = (share > 0.0) & (share[..., beside] > 0.0)
+    own, control = (np.where(together, values, 1.0) for values in (share, share[..., beside]))
+    h = np.where(together, evaluation_weight(own, control), 0.0)
+    return h / own, h / control
+
+
+def _kish(total: Floats, squares: Floats) -> Floats:
+    first, second = total.sum(axis=-2), squares.sum(axis=-2)
     number: Floats = np.divide(first**2, second, out=np.zeros(first.shape), where=second > 0.0)
     return number

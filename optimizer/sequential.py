@@ -159,7 +159,7 @@ def confidence_sequence(
     centre = np.where(estimable, contrast.estimate, 0.0)
     z = np.divide(contrast.estimate, error, out=np.zeros(error.shape), where=estimable)
     p_value = np.where(estimable, always_valid_p_value(z, np.maximum(n, 1.0), n_star=n_star, level=level), 1.0)
-    needed = f"{least_responders:g} responders (of a frequent rate: {least_responders:g} units without a response)"
+    needed = f"{least_responders:g} effective responders (of a frequent rate: units without a response)"
     reason = f"needs at least {needed} of the variant and of control, randomised together, whose outcomes vary"
     return ConfidenceSequence(centre - width, centre + width, p_value, estimable, reason)
 

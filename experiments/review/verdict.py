@@ -12,7 +12,7 @@ from experiments.review.checks import RatioCheck
 from experiments.review.estimates import Estimates
 from experiments.review.guardrails import UNGUARDED, SegmentGuardrails
 from experiments.review.strata import Strata
-from optimizer.adaptive_contrast import adaptive_contrast, effective_responders
+from optimizer.adaptive_contrast import adaptive_contrast, effective_amounts, effective_responders
 from optimizer.false_discovery import discoveries
 from optimizer.sample_ratio import ALARM_P_VALUE
 from optimizer.sequential import (
@@ -95,7 +95,7 @@ def gather(
     """Work out all that the gates look at, for all segments at once."""
     base, prior_sd = _scales(matured, least=rules.gates.effect_sd)
     effects = _effects(matured, base=base, prior_sd=prior_sd, higher_is_better=higher_is_better, available=available)
-    contrast, responders = _contrasts(strata, is_binary=kind == "binary")
+    contrast, responders = _contrasts(strata, kind=kind)
     best, least = effects.probability_best(), SMALLEST_PAYERS if kind in {"mean", "ratio"} else SMALLEST_RESPONDERS
     return Evidence(
         matured=matured,
@@ -237,27 +237,30 @@ def relative_effects(matured: Estimates, *, base: Floats) -> tuple[Floats, Float
     return effect, np.where(variance > 0.0, variance, np.where(effect == 0.0, 0.0, np.nan))
 
 
-def _contrasts(strata: Strata, *, is_binary: bool) -> tuple[Contrast, Floats]:
+def _contrasts(strata: Strata, *, kind: str) -> tuple[Contrast, Floats]:
     """Differences from control by segment and over all, and the responders that they are worth.
 
     A stratum is a day of one version; what is expected of it is the pooled mean of the segment's earlier strata.
     """
     everything = [one.reshape(1, -1, one.shape[-1]) for one in (strata.overall or strata).layers()]
-    found = [_contrast(layers, control=strata.control, is_binary=is_binary) for layers in (strata.layers(), everything)]
+    found = [_contrast(layers, control=strata.control, kind=kind) for layers in (strata.layers(), everything)]
     contrasts, responders = zip(*found, strict=True)
     names = ("estimate", "standard_error", "n_units")
     stacked = (np.concatenate([getattr(one, name) for one in contrasts]) for name in names)
     return Contrast(*stacked), np.concatenate(responders)
 
 
-def _contrast(layers: Sequence[Floats], *, control: int, is_binary: bool) -> tuple[Contrast, Floats]:
+def _contrast(layers: Sequence[Floats], *, control: int, kind: str) -> tuple[Contrast, Floats]:
     count, total, squares, responders, propensity, predicted = layers
     contrast = adaptive_contrast(
         count, total, sum_squares=squares, propensity=propensity, predicted=predicted, control_index=control
     )
     effective = effective_responders(
-        responders, count, propensity=propensity, control_index=control, is_binary=is_binary
+        responders, count, propensity=propensity, control_index=control, is_binary=kind == "binary"
     )
+    if kind in {"count", "mean"}:  # one that brought as much as all others is no crowd
+        amounts = effective_amounts(total, squares, propensity=propensity, control_index=control)
+        effective = np.minimum(effective, amounts)
     return contrast, effective
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizer.adaptive_contrast import adaptive_contrast, effective_responders
+from optimizer.adaptive_contrast import adaptive_contrast, effective_amounts, effective_responders
 from optimizer.errors import InvalidArgument, InvalidCounts
 from optimizer.sequential import aipw_contrast, confidence_sequence
 
@@ -60,7 +60,22 @@ def test_money_needs_more_responders_than_the_default() -> None:
             found, n_responders=[np.inf, 40.0], control_index=0, n_star=5_000, least_responders=least
         )
         assert sequence.estimable[1] == estimable
-        assert f"{least} responders" in sequence.reason
+        assert f"{least} effective responders" in sequence.reason
+
+
+def test_amounts_count_by_how_alike_they_are_and_by_weights() -> None:
+    """Kish (1965), section 11.7. Control's 8, 1, 1: 10^2 / 66. Of ones it is their number."""
+    half = [[0.5, 0.5]]
+    found = effective_amounts([[10, 12]], [[66, 24]], propensity=half, control_index=0)  # 2 x 6, that is 6 equal ones
+    assert found.tolist() == [np.inf, pytest.approx(100 / 66)]
+    assert effective_amounts([[66, 10]], [[66, 66]], propensity=half, control_index=0)[1] == pytest.approx(100 / 66)
+    ones = np.array([[30.0, 20.0], [40.0, 5.0]])
+    weights = [[0.5, 0.5], [0.9, 0.1]]
+    same = effective_responders(ones, 10 * ones, propensity=weights, control_index=0)
+    assert effective_amounts(ones, ones, propensity=weights, control_index=0) == pytest.approx(same)
+    assert effective_amounts(np.zeros((1, 2)), np.zeros((1, 2)), propensity=half, control_index=0)[1] == 0.0
+    with pytest.raises(InvalidArgument, match="shapes"):
+        effective_amounts([[1, 2]], [[1, 2], [1, 2]], propensity=half, control_index=0)
 
 
 def test_impossible_input_is_refused() -> None:

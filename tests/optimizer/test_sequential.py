@@ -100,7 +100,7 @@ def test_fewer_than_twenty_responders_give_the_whole_line_and_say_why() -> None:
     assert sequence.estimable.tolist() == [False, False, True]
     assert (sequence.low[1], sequence.high[1], sequence.p_value[1]) == (-np.inf, np.inf, 1.0)
     assert sequence.excludes_zero.tolist() == [False, False, True]
-    assert "20 responders" in sequence.reason
+    assert "20 effective responders" in sequence.reason
 
 
 def test_lower_is_better_needs_no_mirror_because_the_interval_is_two_sided() -> None:
