@@ -13,7 +13,7 @@ from experiments.review.estimates import Estimates
 from experiments.review.guardrails import UNGUARDED, SegmentGuardrails
 from experiments.review.strata import Strata
 from optimizer.adaptive_contrast import adaptive_contrast, effective_amounts, effective_responders
-from optimizer.false_discovery import discoveries
+from optimizer.false_discovery import adjusted_p_values, discoveries
 from optimizer.sample_ratio import ALARM_P_VALUE
 from optimizer.sequential import (
     SMALLEST_PAYERS,
@@ -57,7 +57,8 @@ class Evidence:
         scarcer: Of each variant, units that responded, or of a frequent rate that did not, the same shape.
         days: Full days of matured decisions, shape (n_segments + 1,).
         proven: Segments that the false-discovery bound lets through, and over all, shape (n_segments + 1,).
-        wrong_share: Mean chance of a wrong winner over the segments as sure as this one, the same shape.
+        wrong_share: Share of wrong winners over the segments as sure as this one, the same shape: the mean chance of
+            them or, if larger, the rate that the always-valid p-values leave.
         base: Size of control's mean, which effects are relative to, the same shape; NaN if nothing has responded.
         prior_sd: Scale of the sceptical prior of effects, shape (n_segments + 1,).
         higher_is_better: Direction of the metric.
@@ -97,6 +98,9 @@ def gather(
     effects = _effects(matured, base=base, prior_sd=prior_sd, higher_is_better=higher_is_better, available=available)
     contrast, responders = _contrasts(strata, kind=kind)
     best, least = effects.probability_best(), SMALLEST_PAYERS if kind in {"mean", "ratio"} else SMALLEST_RESPONDERS
+    sequence = {"n_star": N_STAR, "level": rules.gates.interval, "least_responders": least}
+    interval = confidence_sequence(contrast, n_responders=responders, control_index=strata.control, **sequence)
+    rate = _false_rate(interval.p_value, matured, effects=effects)
     return Evidence(
         matured=matured,
         effects=effects,
@@ -105,20 +109,13 @@ def gather(
         expected_loss=effects.expected_loss(),
         alike=effects.probability_within(rules.smallest_effect),
         contrast=contrast,
-        interval=confidence_sequence(
-            contrast,
-            n_responders=responders,
-            control_index=strata.control,
-            n_star=N_STAR,
-            level=rules.gates.interval,
-            least_responders=least,
-        ),
+        interval=interval,
         effective_responders=responders,
         least_responders=least,
         scarcer=_scarcer(matured, kind=kind),
         days=days,
-        proven=_proven(best, rate=rules.gates.false_discovery),
-        wrong_share=np.append(_wrong_share(best[:-1]), 1.0 - best[-1:]),
+        proven=_proven(best, rate=rules.gates.false_discovery) & (rate <= rules.gates.false_discovery),
+        wrong_share=np.maximum(np.append(_wrong_share(best[:-1]), 1.0 - best[-1:]), rate),
         base=base,
         prior_sd=prior_sd,
         higher_is_better=higher_is_better,
@@ -127,6 +124,24 @@ def gather(
 
 def _proven(best: Floats, *, rate: float) -> NDArray[np.bool_]:
     return np.append(discoveries(best[:-1], rate=rate), discoveries(best[-1:], rate=rate))
+
+
+def _false_rate(p_value: Floats, matured: Estimates, *, effects: ScepticalEffects) -> Floats:
+    """Rate of false discoveries at which each row's winner is one, by always-valid p-values, shape (n_rows,).
+
+    0 over all, and of a segment that alone has anything to compare: the gate of the interval is enough.
+    """
+    control, best = matured.control, effects.best[:, np.newaxis]
+    rivals = effects.available.copy()
+    rivals[:, control] = False
+    of_rivals = np.where(rivals, p_value, 0.0).max(axis=1)
+    own = np.where(effects.best == control, of_rivals, np.take_along_axis(p_value, best, axis=1)[:, 0])
+    compared = np.isfinite(matured.mean).sum(axis=1) > 1
+    compared[-1] = False
+    rate = np.zeros(own.shape)
+    if compared.sum() > 1:
+        rate[compared] = adjusted_p_values(own[compared])
+    return rate
 
 
 def _scarcer(matured: Estimates, *, kind: str) -> Floats:
@@ -334,7 +349,7 @@ _IN_WORDS = {
     "expected_loss": "expected loss {value:.2%} of the mean, above {threshold:.2%}",
     "interval": "the always-valid interval does not exclude zero",
     "guardrails": "{value}",
-    "false_discovery": "chance of a wrong winner {value:.3f} over the segments as sure, above {threshold:g}",
+    "false_discovery": "share of wrong winners over the segments as sure may be {value:.3f}, above {threshold:g}",
 }
 
 

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from scipy.stats import false_discovery_control
 
 from optimizer.errors import InvalidArgument
-from optimizer.false_discovery import discoveries
+from optimizer.false_discovery import adjusted_p_values, discoveries
 
 
 def test_the_largest_set_with_a_mean_error_of_at_most_five_per_cent_is_taken() -> None:
@@ -50,3 +51,16 @@ def test_impossible_probabilities_are_refused(bad: list[float]) -> None:
 def test_a_rate_outside_zero_to_one_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="rate"):
         discoveries([0.9], rate=0.0)
+
+
+def test_p_values_are_adjusted_as_by_scipy() -> None:
+    p_values = np.random.default_rng(3).uniform(size=30) ** 3
+    assert adjusted_p_values(p_values) == pytest.approx(false_discovery_control(p_values, method="bh"))
+    assert adjusted_p_values([0.04]).tolist() == [0.04]
+    assert adjusted_p_values([]).shape == (0,)
+
+
+@pytest.mark.parametrize("bad", [[np.nan], [1.1], [[0.9]]])
+def test_impossible_p_values_are_refused(bad: list[float]) -> None:
+    with pytest.raises(InvalidArgument):
+        adjusted_p_values(bad)
