@@ -1,7 +1,7 @@
 """Verdicts: what may be shipped, gate by gate, from matured units only."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,7 @@ def gather(
     available: NDArray[np.bool_],
 ) -> Evidence:
     """Work out all that the gates look at, for all segments at once."""
+    matured = _never_certain(matured) if kind == "binary" else matured
     base, prior_sd = _scales(matured, least=rules.gates.effect_sd)
     effects = _effects(matured, base=base, prior_sd=prior_sd, higher_is_better=higher_is_better, available=available)
     contrast, responders = _contrasts(strata, kind=kind)
@@ -124,6 +125,28 @@ def gather(
 
 def _proven(best: Floats, *, rate: float) -> NDArray[np.bool_]:
     return np.append(discoveries(best[:-1], rate=rate), discoveries(best[-1:], rate=rate))
+
+
+def _never_certain(matured: Estimates) -> Estimates:
+    """Rates of 0 and 1, whose own variance is 0, become those of one more unit that responded and one that did not.
+
+    Source: Agresti & Caffo (2000), The American Statistician 54(4), 280-288.
+    """
+    n, responders = matured.n_units, matured.n_responders
+    rate = (responders + 1.0) / (n + 2.0)
+    anything = responders.sum(axis=1, keepdims=True) > 0.0  # where nothing has, there is nothing to compare
+    is_alike = anything & (n > 0.0) & ((responders <= 0.0) | (responders >= n))
+    more = np.where(is_alike, rate * (1.0 - rate) / (n + 2.0), 0.0)
+    towards = np.where(is_alike, np.where(responders > 0.0, -1.0, 1.0) / (n + 2.0), 0.0)
+    both, control = more + more[:, [matured.control]], matured.control
+    both[:, control] = 0.0
+    return replace(
+        matured,
+        mean=matured.mean + towards,
+        variance=matured.variance + more,
+        difference=matured.difference + towards - towards[:, [control]],
+        difference_variance=matured.difference_variance + both,
+    )
 
 
 def _false_rate(p_value: Floats, matured: Estimates, *, effects: ScepticalEffects) -> Floats:

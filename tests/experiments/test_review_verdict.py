@@ -203,6 +203,23 @@ def test_the_sceptical_prior_gives_way_to_what_is_beyond_doubt() -> None:
     assert (verdict["verdict"], verdict["winner"]) == ("ship", "b")
 
 
+def test_rates_of_zero_and_one_are_no_certainty_and_no_ignorance() -> None:
+    """0 of 500 against all of 500: b leads. All of both: a draw. 0 of 3 against 3 of 3 says little (p = 0.1)."""
+    visits, units = np.array([[[0, 500]], [[500, 500]], [[0, 3]], [[0, 0]]]), np.full((4, 1, 2), 500)
+    units[2] = 3
+    found = _verdicts(_strata(visits, units), days=14)
+    nothing = found.pop()
+    assert "No matured unit has responded" in nothing["reason"]
+    best = [next(gate["value"] for gate in one["gates"] if gate["gate"] == "probability_best") for one in found]
+    assert best[0] > 0.999
+    assert found[0]["leader"] == "b"
+    assert "b is ahead" in found[0]["reason"]
+    assert best[1] == pytest.approx(0.5)
+    assert found[1]["reason"].startswith("No variant is known to be ahead")
+    assert 0.5 < best[2] < 0.6
+    assert [one["verdict"] for one in found] == ["keep_running"] * 3
+
+
 def test_every_gate_is_listed_with_its_value_and_its_threshold(session: Session) -> None:
     series = start_experiment(session, gates={"min_days": 14})
     two_weeks(session, series, rates={"a": 0.10, "b": 0.14}, n_units=500)
