@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from experiments.review.estimates import ENOUGH_RESPONDERS
 from experiments.review.strata import Strata
 from optimizer.sample_ratio import SampleRatio, judged, sample_ratio, sample_ratios
 from optimizer.sequential_sample_ratio import sequential_sample_ratio, sequential_sample_ratios
 
 MAX_LACKING = 0.05
 MAX_MERGED = 0.01
+MIN_EQUAL = 10.0  # below, one unit brings at least a tenth of a sum (of sums that are not negative)
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +123,27 @@ def _said(ratio: SampleRatio) -> dict[str, Any]:
     gap = ratio.relative_gap if np.isfinite(ratio.relative_gap) else None
     p_values = {"p_value": ratio.p_value, "always_valid_p_value": ratio.always_valid_p_value}
     return {**p_values, "status": ratio.status, "relative_gap": gap}
+
+
+def carried_by_few(units: Strata) -> list[str]:
+    """A warning where few of many units that responded carry a variant's sum: (sum y)^2 / sum y^2 says how many do.
+
+    The largest y is at least sum y^2 / sum y, if none is negative: one over that number is its least share of the sum.
+
+    Args:
+        units: As tallied, capped where the metric has a cap.
+    """
+    counted = [units.by_segment(values) for values in (units.n_responders, units.total, units.squares)]
+    responders, total, squares = (np.vstack([values, values.sum(axis=0)]) for values in counted)
+    equal = np.divide(total**2, squares, out=np.full(total.shape, np.inf), where=squares > 0.0)
+    rows, variants = np.nonzero((responders >= ENOUGH_RESPONDERS) & (equal < MIN_EQUAL))
+    if not rows.size:
+        return []
+    keys = [*units.segments, "all segments"]
+    found = list(zip(rows.tolist(), variants.tolist(), strict=True))[::-1]  # over all first
+    said = [
+        f"{units.variants[k]} in {keys[row]} ({responders[row, k]:.0f} responded, worth {equal[row, k]:.1f} equal sums)"
+        for row, k in found[:_MOST_NAMED]
+    ]
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return [f"Few units carry much of a sum; look at the largest, a cap would limit them: {', '.join(said)}{more}."]

@@ -13,7 +13,7 @@ from experiments.catalog.definitions import ExperimentDefinition
 from experiments.corrections.shown import correction_warnings, corrections_of
 from experiments.priors import beta_prior
 from experiments.review.answer import Detail, Shown, shown, variants_of
-from experiments.review.checks import Noted, checked_ratios, checks_of, ratio_check
+from experiments.review.checks import Noted, carried_by_few, checked_ratios, checks_of, ratio_check
 from experiments.review.details import details
 from experiments.review.estimates import ENOUGH_RESPONDERS, estimate
 from experiments.review.exposure import exposure_check
@@ -265,6 +265,7 @@ def _caveats(review: _Reviewed) -> list[str]:
     if review.reading.matured_share == 0.0:
         words.append("No unit has matured yet: a verdict waits until window and grace have passed.")
     words += _apart(review)
+    words += carried_by_few(review.reading.units) if review.reading.metric.kind in {"count", "mean"} else []
     strata, covered = review.reading.strata, review.shown.estimates.covered
     words += [
         f"Over all segments, {key} is compared with the control on {share:.0%} of the units."

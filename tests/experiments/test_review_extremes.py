@@ -90,6 +90,19 @@ def test_one_huge_outlier_widens_the_interval_and_ships_nothing(session: Session
     low, high = variant_of(answer["overall"], "b")["uplift"]["interval"]
     assert low < 0.0 < high
     assert answer["overall"]["verdict"] == "keep_running"
+    assert any("b in all segments (420 responded, worth 1.0 equal sums)" in words for words in answer["warnings"])
+
+
+def test_money_of_a_usual_spread_is_no_outlier_and_clicks_have_none(session: Session) -> None:
+    """50 payers of log-normal sums of log sd 1: some 18 equal ones. Rates are all alike."""
+    series = start_experiment(session, goal="spend", metrics=["visit"])
+    amounts = np.exp(stats.norm.ppf((np.arange(50) + 0.5) / 50))
+    spent: dict[str, Any] = {"total": f"{amounts.sum():.6f}", "squares": f"{(amounts**2).sum():.6f}"}
+    for variant in ("a", "b"):
+        observe(session, series, variant=variant, n_units=500, visits=50, metric="spend", **spent)
+        observe(session, series, variant=variant, n_units=500, visits=50)
+    for metric in ("spend", "visit"):
+        assert not any("Few units carry" in words for words in _looked_at(session, metric)["warnings"])
 
 
 def test_refunds_make_negative_means_that_are_told(session: Session) -> None:
