@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from optimizer.errors import InvalidArgument
 from optimizer.roots import CLOSE, smallest_where
-from optimizer.sequential import SMALLEST_RESPONDERS, half_width
+from optimizer.sequential import SMALLEST_RESPONDERS, always_valid_p_value
 from optimizer.shared_control import sceptical_effects
 
 Floats = NDArray[np.float64]
@@ -39,6 +39,7 @@ def units_until_clear(
     n_units: ArrayLike,
     n_star: float,
     level: float = 0.95,
+    p_value: ArrayLike | None = None,
     unit_sd_ahead: ArrayLike | None = None,
     n_responders: ArrayLike | None = None,
     least_responders: float = SMALLEST_RESPONDERS,
@@ -54,6 +55,7 @@ def units_until_clear(
         n_units: Units of all variants that they rest on, the same shape (as a Contrast's).
         n_star: Units at which the interval is tightest.
         level: Of the interval.
+        p_value: The always-valid one to fall below, where more than the level's is asked for, broadcasts.
         unit_sd_ahead: Standard deviation of the score of a unit to come, > 0, broadcasts, if weights will differ from
             what they were: about sqrt(variance_k / p_k + variance_control / p_control). Units to come are then weighed
             against earlier ones as by `adaptive_contrast`. Default: as so far, standard_error x sqrt(n_units).
@@ -62,7 +64,7 @@ def units_until_clear(
     Raises:
         InvalidArgument: Shapes that do not fit, negative units, errors or responders, n_star under 1, or a level
             outside (0, 1).
-    Source: `optimizer.sequential.half_width`, solved for the units by halving.
+    Source: `optimizer.sequential.always_valid_p_value`, solved for the units by halving.
 
     >>> units_until_clear(0.1063756, 0.1, n_units=100, n_star=5000).more  # the half width at 1,000 units is .1063755
     array(900.)
@@ -78,10 +80,12 @@ def units_until_clear(
     if not (np.isfinite(sd_ahead) & (sd_ahead > 0.0)).all():
         raise InvalidArgument("unit_sd_ahead", "it is not positive and finite everywhere")
 
+    asked = 1.0 - level if p_value is None else np.asarray(p_value, dtype=np.float64)
+
     def is_clear(more: Floats) -> Flags:
         later = units + more
-        mean_sd = later / (units / unit_sd + more / sd_ahead)
-        clear: Flags = half_width(later, n_star=n_star, level=level) * mean_sd < size
+        z = size * (units / unit_sd + more / sd_ahead) / np.sqrt(later)
+        clear: Flags = always_valid_p_value(z, later, n_star=n_star, level=level) < asked
         return clear
 
     more = _whole(is_clear, estimable)

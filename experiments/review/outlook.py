@@ -22,7 +22,8 @@ LONGEST_DAYS = 3_660.0
 def outlooks(evidence: Evidence, *, rules: Rules, per_day: Floats | None) -> list[dict[str, Any]]:
     """By segment and over all (the last): in how many days which verdict is likely, or why that can't be said.
 
-    Of ``ship`` it is the always-valid interval that takes longest; of ``no_difference`` the posterior of all effects.
+    Of ``ship`` it is the always-valid interval that takes longest (in several segments at the p-value that their
+    false-discovery bound asks for); of ``no_difference`` the posterior of all effects.
     Both take effects to stay as they are estimated; one that leads by chance will take longer. The gate ``min_days``
     bounds both.
 
@@ -72,6 +73,7 @@ def _until_clear(evidence: Evidence, *, rules: Rules) -> Floats:
         n_units=contrast.n_units,
         n_star=N_STAR,
         level=rules.gates.interval,
+        p_value=evidence.discovered.sure_at[:, np.newaxis],
         n_responders=evidence.effective_responders,
         least_responders=evidence.least_responders,
     )

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from experiments.catalog.definitions import Gates
 from experiments.review.checks import RatioCheck
+from experiments.review.discovery import Discovered
 from experiments.review.estimates import Estimates
 from experiments.review.guardrails import UNGUARDED, SegmentGuardrails
 from experiments.review.strata import Strata
 from optimizer.adaptive_contrast import adaptive_contrast, effective_amounts, effective_responders
-from optimizer.false_discovery import adjusted_p_values, discoveries
 from optimizer.sample_ratio import ALARM_P_VALUE
 from optimizer.sequential import (
     SMALLEST_PAYERS,
@@ -56,9 +56,7 @@ class Evidence:
         least_responders: How many an interval needs.
         scarcer: Of each variant, units that responded, or of a frequent rate that did not, the same shape.
         days: Full days of matured decisions, shape (n_segments + 1,).
-        proven: Segments that the false-discovery bound lets through, and over all, shape (n_segments + 1,).
-        wrong_share: Share of wrong winners over the segments as sure as this one, the same shape: the mean chance of
-            them or, if larger, the rate that the always-valid p-values leave.
+        discovered: What the false-discovery bound says of the winners.
         base: Size of control's mean, which effects are relative to, the same shape; NaN if nothing has responded.
         prior_sd: Scale of the sceptical prior of effects, shape (n_segments + 1,).
         higher_is_better: Direction of the metric.
@@ -76,8 +74,7 @@ class Evidence:
     least_responders: float
     scarcer: Floats
     days: Floats
-    proven: NDArray[np.bool_]
-    wrong_share: Floats
+    discovered: Discovered
     base: Floats
     prior_sd: Floats
     higher_is_better: bool
@@ -101,7 +98,7 @@ def gather(
     best, least = effects.probability_best(), SMALLEST_PAYERS if kind in {"mean", "ratio"} else SMALLEST_RESPONDERS
     sequence = {"n_star": N_STAR, "level": rules.gates.interval, "least_responders": least}
     interval = confidence_sequence(contrast, n_responders=responders, control_index=strata.control, **sequence)
-    rate = _false_rate(interval.p_value, matured, effects=effects)
+    p_value, compared = _of_winners(interval.p_value, effects, control=strata.control), np.isfinite(matured.mean)
     return Evidence(
         matured=matured,
         effects=effects,
@@ -115,16 +112,11 @@ def gather(
         least_responders=least,
         scarcer=_scarcer(matured, kind=kind),
         days=days,
-        proven=_proven(best, rate=rules.gates.false_discovery) & (rate <= rules.gates.false_discovery),
-        wrong_share=np.maximum(np.append(_wrong_share(best[:-1]), 1.0 - best[-1:]), rate),
+        discovered=Discovered.of(best, p_value, compared=compared[:-1].sum(axis=1) > 1, gates=rules.gates),
         base=base,
         prior_sd=prior_sd,
         higher_is_better=higher_is_better,
     )
-
-
-def _proven(best: Floats, *, rate: float) -> NDArray[np.bool_]:
-    return np.append(discoveries(best[:-1], rate=rate), discoveries(best[-1:], rate=rate))
 
 
 def _never_certain(matured: Estimates) -> Estimates:
@@ -149,22 +141,13 @@ def _never_certain(matured: Estimates) -> Estimates:
     )
 
 
-def _false_rate(p_value: Floats, matured: Estimates, *, effects: ScepticalEffects) -> Floats:
-    """Rate of false discoveries at which each row's winner is one, by always-valid p-values, shape (n_rows,).
-
-    0 over all, and of a segment that alone has anything to compare: the gate of the interval is enough.
-    """
-    control, best = matured.control, effects.best[:, np.newaxis]
+def _of_winners(p_value: Floats, effects: ScepticalEffects, *, control: int) -> Floats:
+    """Each row's p-value of its winner's difference from control; where that is control, the largest of its rivals'."""
     rivals = effects.available.copy()
     rivals[:, control] = False
     of_rivals = np.where(rivals, p_value, 0.0).max(axis=1)
-    own = np.where(effects.best == control, of_rivals, np.take_along_axis(p_value, best, axis=1)[:, 0])
-    compared = np.isfinite(matured.mean).sum(axis=1) > 1
-    compared[-1] = False
-    rate = np.zeros(own.shape)
-    if compared.sum() > 1:
-        rate[compared] = adjusted_p_values(own[compared])
-    return rate
+    own = np.take_along_axis(p_value, effects.best[:, np.newaxis], axis=1)[:, 0]
+    return np.where(effects.best == control, of_rivals, own)
 
 
 def _scarcer(matured: Estimates, *, kind: str) -> Floats:
@@ -302,13 +285,6 @@ def _contrast(layers: Sequence[Floats], *, control: int, kind: str) -> tuple[Con
     return contrast, effective
 
 
-def _wrong_share(best: Floats) -> Floats:
-    order = np.argsort(-best, kind="stable")
-    share = np.empty(best.shape)
-    share[order] = np.cumsum(1.0 - best[order]) / np.arange(1, best.size + 1)
-    return share
-
-
 def _leads(evidence: Evidence, row: int) -> bool:
     """Whether any mean differs, and the leader is likelier to be best than by a draw of lots."""
     available = evidence.effects.available[row]
@@ -331,7 +307,7 @@ def _gates(evidence: Evidence, row: int, *, best: int, rules: Rules, ratio: Rati
     loss = float(evidence.expected_loss[row])
     interval, excluded = _interval(evidence, row, judged=judged)
     enough = scarcest >= gates.min_responders
-    wrong, proven = float(evidence.wrong_share[row]), bool(evidence.proven[row])
+    wrong, proven = float(evidence.discovered.wrong_share[row]), bool(evidence.discovered.proven[row])
     days = float(evidence.days[row])
     return [
         _gate("sample_ratio", ratio.p_value, threshold=ALARM_P_VALUE, passed=not ratio.is_broken),

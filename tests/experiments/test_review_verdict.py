@@ -59,7 +59,8 @@ def _verdicts(
         available=BOTH,
     )
     if not is_coupled:
-        evidence = replace(evidence, proven=np.ones(evidence.proven.shape, dtype=np.bool_))
+        alone = replace(evidence.discovered, proven=np.ones(evidence.days.shape, dtype=np.bool_))
+        evidence = replace(evidence, discovered=alone)
     n_worlds = len(strata.segments)
     return [judge(evidence, row, variants=strata.variants, rules=rules, ratio=FINE) for row in range(n_worlds)]
 
