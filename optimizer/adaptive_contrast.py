@@ -121,6 +121,47 @@ def effective_amounts(total: ArrayLike, sum_squares: ArrayLike, *, propensity: A
     return effective
 
 
+def rates_if_alike(
+    n_responders: ArrayLike, n_units: ArrayLike, *, propensity: ArrayLike, control_index: int
+) -> tuple[Floats, Floats]:
+    """What an adaptive contrast of rates would rest on, were a variant and control alike, and its error then.
+
+    A variant that nobody answers has no responders because it is bad, not because too few met it. Were it like control,
+    it should have had their common rate of its units; where that is enough, and the error is taken to be no smaller
+    than it were then, the normal law holds under "no difference", and whichever differs only has more responders.
+
+    Args:
+        n_responders: Units that responded, shape (..., n_strata, n_variants).
+        n_units: Units, the same shape.
+        propensity: Logged weights, the same shape. Strata where either had weight 0 do not count.
+        control_index: Which variant is the control.
+    Returns:
+        Effective responders (or others, the fewer) that the scarcer should have had, infinity for control; and the
+        standard error of the adaptive contrast, 0 for control. Shapes (..., n_variants).
+    Raises:
+        InvalidArgument: No such control.
+    Source: own rule, as that of guardrails (`optimizer.guardrail`); the error is that under "no difference" of Fleiss,
+        Levin & Paik (2003), Statistical Methods for Rates and Proportions, section 3.1.
+
+    >>> expected, error = rates_if_alike([[0, 200]], [[200, 200]], propensity=[[0.5, 0.5]], control_index=0)
+    >>> expected, error  # a half of 200; sqrt(.25 (1 / 200 + 1 / 200))
+    (array([ inf, 100.]), array([0.  , 0.05]))
+    """
+    counts, units, share = (np.asarray(values, dtype=np.float64) for values in (n_responders, n_units, propensity))
+    own, control = _weights(share, control_index=control_index)
+    beside = slice(control_index, control_index + 1)
+    of_control, both = units[..., beside], units + units[..., beside]
+    rate = np.divide(counts + counts[..., beside], both, out=np.zeros(both.shape), where=both > 0.0)
+    sides = [(kind * n, w) for kind in (rate, 1.0 - rate) for n, w in ((units, own), (of_control, control))]
+    expected: Floats = np.minimum.reduce([_kish(number * w, number * w**2) for number, w in sides])
+    everyone = np.where(own > 0.0, units.sum(axis=-1, keepdims=True), 0.0)
+    h = own * np.where(own > 0.0, share, 1.0)
+    spread, weighed = (everyone * rate * (1.0 - rate)).sum(axis=-2), (h * everyone).sum(axis=-2)
+    error = np.divide(np.sqrt(spread), weighed, out=np.zeros(spread.shape), where=weighed > 0.0)
+    expected[..., control_index], error[..., control_index] = np.inf, 0.0
+    return expected, error
+
+
 def _weights(share: Floats, *, control_index: int) -> tuple[Floats, Floats]:
     """What a unit of a variant counts with, and one of control beside it; 0 where either had weight 0."""
     if not (share.ndim >= 2 and 0 <= control_index < share.shape[-1]):

@@ -272,9 +272,9 @@ class Gates(_Definition):
     min_days: Full days of matured units; 0 asks for none (send plans).
     probability_best: At least, per segment.
     expected_loss: At most, relative to the control's mean.
-    min_responders: Of each variant, before an interval counts.
+    min_responders: Of each variant, before an interval counts; of rates, or what it should have had, were all alike.
     interval: Level of the always-valid interval, which must exclude zero.
-    false_discovery: Mean probability of a wrong winner over the segments shipped, at most.
+    false_discovery: Share of wrong winners over the segments shipped, at most.
     effect_sd: Of the sceptical prior on the relative effect.
     """
 

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from experiments.catalog.definitions import Gates
 from experiments.review.checks import RatioCheck
+from experiments.review.contrasts import contrasts_of
 from experiments.review.discovery import Discovered
 from experiments.review.estimates import Estimates
 from experiments.review.guardrails import UNGUARDED, SegmentGuardrails
 from experiments.review.strata import Strata
-from optimizer.adaptive_contrast import adaptive_contrast, effective_amounts, effective_responders
 from optimizer.sample_ratio import ALARM_P_VALUE
 from optimizer.sequential import (
     SMALLEST_PAYERS,
@@ -52,7 +52,8 @@ class Evidence:
         alike: P(|effect| is less than the smallest worth having), shape (n_segments + 1, n_variants).
         contrast: Differences weighted so that moving weights leave them normal, shape (n_segments + 1, n_variants).
         interval: Their always-valid intervals, the same shape.
-        effective_responders: What a variant's interval rests on (or control's, if fewer), the same shape.
+        effective_responders: What a variant's interval rests on (or control's, if fewer), the same shape; of rates, if
+            that is few, what it would rest on if the two were alike.
         least_responders: How many an interval needs.
         scarcer: Of each variant, units that responded, or of a frequent rate that did not, the same shape.
         days: Full days of matured decisions, shape (n_segments + 1,).
@@ -60,6 +61,7 @@ class Evidence:
         base: Size of control's mean, which effects are relative to, the same shape; NaN if nothing has responded.
         prior_sd: Scale of the sceptical prior of effects, shape (n_segments + 1,).
         higher_is_better: Direction of the metric.
+        is_rate: Whether the metric is binary.
     """
 
     matured: Estimates
@@ -78,6 +80,7 @@ class Evidence:
     base: Floats
     prior_sd: Floats
     higher_is_better: bool
+    is_rate: bool
 
 
 def gather(
@@ -94,7 +97,7 @@ def gather(
     matured = _never_certain(matured) if kind == "binary" else matured
     base, prior_sd = _scales(matured, least=rules.gates.effect_sd)
     effects = _effects(matured, base=base, prior_sd=prior_sd, higher_is_better=higher_is_better, available=available)
-    contrast, responders = _contrasts(strata, kind=kind)
+    contrast, responders = contrasts_of(strata, kind=kind, enough=max(SMALLEST_RESPONDERS, rules.gates.min_responders))
     best, least = effects.probability_best(), SMALLEST_PAYERS if kind in {"mean", "ratio"} else SMALLEST_RESPONDERS
     sequence = {"n_star": N_STAR, "level": rules.gates.interval, "least_responders": least}
     interval = confidence_sequence(contrast, n_responders=responders, control_index=strata.control, **sequence)
@@ -116,6 +119,7 @@ def gather(
         base=base,
         prior_sd=prior_sd,
         higher_is_better=higher_is_better,
+        is_rate=kind == "binary",
     )
 
 
@@ -258,33 +262,6 @@ def relative_effects(matured: Estimates, *, base: Floats) -> tuple[Floats, Float
     return effect, np.where(variance > 0.0, variance, np.where(effect == 0.0, 0.0, np.nan))
 
 
-def _contrasts(strata: Strata, *, kind: str) -> tuple[Contrast, Floats]:
-    """Differences from control by segment and over all, and the responders that they are worth.
-
-    A stratum is a day of one version; what is expected of it is the pooled mean of the segment's earlier strata.
-    """
-    everything = [one.reshape(1, -1, one.shape[-1]) for one in (strata.overall or strata).layers()]
-    found = [_contrast(layers, control=strata.control, kind=kind) for layers in (strata.layers(), everything)]
-    contrasts, responders = zip(*found, strict=True)
-    names = ("estimate", "standard_error", "n_units")
-    stacked = (np.concatenate([getattr(one, name) for one in contrasts]) for name in names)
-    return Contrast(*stacked), np.concatenate(responders)
-
-
-def _contrast(layers: Sequence[Floats], *, control: int, kind: str) -> tuple[Contrast, Floats]:
-    count, total, squares, responders, propensity, predicted = layers
-    contrast = adaptive_contrast(
-        count, total, sum_squares=squares, propensity=propensity, predicted=predicted, control_index=control
-    )
-    effective = effective_responders(
-        responders, count, propensity=propensity, control_index=control, is_binary=kind == "binary"
-    )
-    if kind in {"count", "mean"}:  # one that brought as much as all others is no crowd
-        amounts = effective_amounts(total, squares, propensity=propensity, control_index=control)
-        effective = np.minimum(effective, amounts)
-    return contrast, effective
-
-
 def _leads(evidence: Evidence, row: int) -> bool:
     """Whether any mean differs, and the leader is likelier to be best than by a draw of lots."""
     available = evidence.effects.available[row]
@@ -302,7 +279,7 @@ def _gates(evidence: Evidence, row: int, *, best: int, rules: Rules, ratio: Rati
     gates, control = rules.gates, evidence.matured.control
     rivals = [int(i) for i in np.flatnonzero(evidence.effects.available[row]) if i != control]
     judged = rivals if best == control else [best]
-    scarcest = float(evidence.scarcer[row, [control, *judged]].min())
+    scarcest = _scarcest(evidence, row, judged=judged)
     best_is = float(evidence.probability_best[row])
     loss = float(evidence.expected_loss[row])
     interval, excluded = _interval(evidence, row, judged=judged)
@@ -323,6 +300,15 @@ def _gates(evidence: Evidence, row: int, *, best: int, rules: Rules, ratio: Rati
         _gate("interval", interval, threshold=0.0, passed=enough and excluded),
         _gate("false_discovery", wrong, threshold=gates.false_discovery, passed=proven),
     ]
+
+
+def _scarcest(evidence: Evidence, row: int, *, judged: Sequence[int]) -> float:
+    """Responders of the scarcer of control and those judged; of rates, what it should have had, were they alike."""
+    scarcer = evidence.scarcer[row]
+    counted = np.minimum(scarcer[judged], scarcer[evidence.matured.control])
+    if evidence.is_rate:
+        counted = np.maximum(counted, evidence.effective_responders[row, judged])
+    return float(counted.min(initial=np.inf))
 
 
 def _gate(name: str, value: object, *, threshold: float | None, passed: bool | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizer.adaptive_contrast import adaptive_contrast, effective_amounts, effective_responders
+from optimizer.adaptive_contrast import adaptive_contrast, effective_amounts, effective_responders, rates_if_alike
 from optimizer.errors import InvalidArgument, InvalidCounts
 from optimizer.sequential import aipw_contrast, confidence_sequence
 
@@ -51,6 +51,24 @@ def test_responders_by_constant_weights_count_one_each() -> None:
     often = [[190, 195], [190, 190]]
     assert effective_responders(often, n, propensity=half, control_index=0, is_binary=True)[1] == pytest.approx(15)
     assert effective_responders(often, n, propensity=half, control_index=0)[1] == pytest.approx(380)
+
+
+def test_what_rates_would_rest_on_if_variants_were_alike() -> None:
+    """Alike in truth, both are what they are; weights that moved count by Kish; never together: nothing."""
+    half = [[0.5, 0.5]] * 2
+    n, same = np.array([[300.0, 300.0], [200.0, 200.0]]), np.array([[30.0, 30.0], [20.0, 20.0]])
+    expected, error = rates_if_alike(same, n, propensity=half, control_index=0)
+    assert expected[1] == pytest.approx(effective_responders(same, n, propensity=half, control_index=0)[1])
+    plain = adaptive_contrast(n, same, sum_squares=same, propensity=half, predicted=same / n, control_index=0)
+    assert error[1] == pytest.approx(plain.standard_error[1])
+    moved, n = [[0.5, 0.5], [0.95, 0.05]], np.array([[1_000.0, 1_000.0], [1_900.0, 100.0]])
+    responders = 0.1 * n
+    expected, error = rates_if_alike(responders, n, propensity=moved, control_index=0)
+    assert expected[1] == pytest.approx(effective_responders(responders, n, propensity=moved, control_index=0)[1])
+    h = np.array([0.5, (1 / 0.95 + 1 / 0.05) ** -0.5])
+    assert error[1] == pytest.approx(np.sqrt(2_000 * 0.09 * 2) / (2_000 * h.sum()))
+    expected, error = rates_if_alike([[10, 0]], [[100, 0]], propensity=[[1.0, 0.0]], control_index=0)
+    assert (expected[1], error[1]) == (0.0, 0.0)
 
 
 def test_money_needs_more_responders_than_the_default() -> None:
