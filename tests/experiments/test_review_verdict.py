@@ -104,6 +104,20 @@ def test_hardly_any_experiment_without_a_difference_ships_though_watched_daily(s
     assert binomtest(naive, 1_000, 0.25, alternative="greater").pvalue < 1e-6
 
 
+def test_in_two_months_hardly_any_experiment_without_a_difference_changes_anything() -> None:
+    """2,000 A/A worlds, 20 looks from day 7 to 64: at most 1 % ship b. As many say that control is to stay.
+
+    A true rate of 1 % fails once in 10**6 times, one of 2.5 % passes 22 in 100 times, one of 4 % never.
+    """
+    rng, shipped = np.random.default_rng(20261130), set[int]()
+    n_units = rng.poisson(250, (2_000, 64, 2))
+    visits = rng.binomial(n_units, 0.1)
+    for days in range(7, 65, 3):
+        found = _verdicts(_strata(visits[:, :days], n_units[:, :days]), days=days)
+        shipped |= {world for world, one in enumerate(found) if one["winner"] == "b"}
+    assert len(shipped) <= binom.ppf(1 - 1e-6, 2_000, 0.01)
+
+
 def test_hardly_any_experiment_of_many_segments_ships_in_one_where_there_is_no_difference() -> None:
     """A/A in 20 segments, watched over 60 days: at most 5 % of 100 experiments ever ship anything (17 once in 10**6).
 
