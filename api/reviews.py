@@ -1,10 +1,10 @@
 """What is proven, and making it stand: results, promotion, policies, roll-back, the programme."""
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from flask import Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from api.answers import Text, json_answer
 from api.auth import actor
@@ -30,6 +30,12 @@ class ReviewQuery(BaseModel):
 
     metric: Text | None = None
     as_of: AwareDatetime | None = None
+
+
+class PolicyQuery(ReviewQuery):
+    """Of the newest version of the policy, or an earlier one: also what was rolled back stays measured."""
+
+    version: Annotated[int, Field(ge=1, lt=2**31)] | None = None
 
 
 class ResultsQuery(ReviewQuery):
@@ -124,14 +130,14 @@ def roll_back(placement: str) -> Response:
     return _in_effect(rolled_back)
 
 
-@doors.open("GET", "/v1/policies/<placement>/results", scope="analyse", query=ReviewQuery, gives=dict[str, Any])
+@doors.open("GET", "/v1/policies/<placement>/results", scope="analyse", query=PolicyQuery, gives=dict[str, Any])
 def policy_results(placement: str) -> Response:
     """Say what a policy earns: its standing variants against the share that keeps exploring."""
     from experiments import review  # as above
 
-    query = read_query(ReviewQuery)
+    asked = read_query(PolicyQuery).model_dump()
     with reading(current_worker().engine) as session:
-        return json_answer(review.policy_results(session, placement, metric=query.metric, as_of=query.as_of))
+        return json_answer(review.policy_results(session, placement, **asked))
 
 
 @doors.open("GET", "/v1/programme/results", scope="analyse", query=ReviewQuery, gives=dict[str, Any])

@@ -369,12 +369,13 @@ class NothingBefore(ExperimentsError):
 
 
 class PolicyNotFound(ExperimentsError):
-    """A placement without a policy."""
+    """A placement without a policy, or with a version of it in which all was rolled back."""
 
     code = "policy_not_found"
 
-    def __init__(self, placement: str) -> None:
-        super().__init__(f"Nothing has been promoted on placement {placement!r} yet.")
+    def __init__(self, placement: str, *, version: int | None = None) -> None:
+        back = f"Version {version} of the policy of placement {placement!r} rolled all back; ask for an earlier one."
+        super().__init__(f"Nothing has been promoted on placement {placement!r} yet." if version is None else back)
 
 
 class DemoFailed(ExperimentsError):

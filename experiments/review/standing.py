@@ -11,7 +11,7 @@ from sqlmodel import Session, select
 
 from experiments.catalog.serving import current_policy
 from experiments.decisions.choosing import TREATED
-from experiments.errors import MetricNotMeasured, PolicyNotFound
+from experiments.errors import MetricNotMeasured, PolicyNotFound, PolicyVersionNotFound
 from experiments.review.periods import by_period
 from experiments.review.reading import Reading, in_domain_words, moment_of, pinned_metric, read
 from experiments.review.results import reviewed
@@ -26,23 +26,30 @@ PROGRAMME_METRIC = "revenue"
 
 @in_domain_words()
 def policy_results(
-    session: Session, placement: str, *, metric: str | None = None, as_of: datetime | None = None
+    session: Session,
+    placement: str,
+    *,
+    version: int | None = None,
+    metric: str | None = None,
+    as_of: datetime | None = None,
 ) -> dict[str, Any]:
     """What a placement's policy earns: in each segment its standing variant against the share that keeps exploring.
 
     Args:
         session: May be one that only reads.
         placement: With a policy.
+        version: Of the policy, also one that was rolled back; by default the newest.
         metric: By default the goal of the newest promotion.
         as_of: By default now.
     Returns:
         As ``results``, with two variants: ``standing``, and as the control ``exploring``, all the others together.
         Each segment names its ``standing_variant`` and ``experiment``; ``periods`` has each 30 days by itself.
     Raises:
-        PolicyNotFound: Nothing stands there.
+        PolicyNotFound: Nothing has been promoted there, or all that was has been rolled back in that version.
+        PolicyVersionNotFound: It has no such version.
         MetricNotMeasured: None of its promotions measures the metric.
     """
-    policy = _newest(session, placement)
+    policy = _policy(session, placement, version=version)
     moment = moment_of(session, as_of)
     by_series = _entries_by_series(policy)
     newest = session.get_one(Series, max(by_series))
@@ -102,10 +109,15 @@ def programme_results(session: Session, *, metric: str | None = None, as_of: dat
     raise MetricNotMeasured(wanted, measured=[pinned["key"] for pinned in series.metrics])
 
 
-def _newest(session: Session, placement: str) -> PolicyVersion:
-    policy = current_policy(session, placement)
-    if policy is None or not policy.entries:
+def _policy(session: Session, placement: str, *, version: int | None) -> PolicyVersion:
+    newest = current_policy(session, placement)
+    if newest is None:
         raise PolicyNotFound(placement)
+    policy = newest if version is None else session.get(PolicyVersion, (placement, version))
+    if policy is None:
+        raise PolicyVersionNotFound(placement, version=version or 0)
+    if not policy.entries:
+        raise PolicyNotFound(placement, version=policy.version)
     return policy
 
 

@@ -79,6 +79,10 @@ def test_a_promotion_without_proof_is_refused_unless_forced_and_can_be_rolled_ba
     back = clicked.post("/v1/policies/welcome/rollback", {"reason": "it was wrong"})
     assert back.get_json()["now_serving"][0]["source"] == "default"
     assert clicked.decide("somebody-else")["source"] == "default"
+    assert_problem(clicked.get("/v1/policies/welcome/results"), 404, "policy_not_found")
+    assert clicked.get("/v1/policies/welcome/results?version=1").get_json()["policy_version"] == 1
+    assert_problem(clicked.get("/v1/policies/welcome/results?version=9"), 404, "policy_version_not_found")
+    assert_problem(clicked.get("/v1/policies/welcome/results?version=0"), 422, "invalid_input")
     again = clicked.post("/v1/policies/welcome/rollback", {"reason": "and before?"})
     assert_problem(again, 409, "nothing_before")
     changes = clicked.get("/v1/audit?subject=policy/welcome").get_json()["items"]

@@ -4,15 +4,18 @@ import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import Engine
+from sqlmodel import select
 
 from experiments.access.keys import create_key
 from experiments.catalog.definition_store import put_placement
 from experiments.catalog.experiment_store import put_experiment
-from experiments.catalog.lifecycle import start
+from experiments.catalog.lifecycle import EFFECT_SECONDS, start
 from experiments.database import open_engine, transaction
+from experiments.tables import Series
 from tests.server import Client, Server, serving
 
 ACTOR = "test"
@@ -61,6 +64,8 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         put_placement(session, PLACEMENT, payload=_PLACEMENT, actor=ACTOR)
         put_experiment(session, "exp", payload=_EXPERIMENT, actor=ACTOR)
         start(session, "exp", actor=ACTOR)
+        series = session.exec(select(Series).where(Series.experiment == "exp")).one()
+        series.opens_at -= timedelta(seconds=EFFECT_SECONDS)  # a fast server is there before that
         _, key = create_key(session, "client", scopes=["admin"], actor=ACTOR)
     with serving(f"sqlite:///{path}", folder, n_workers=1) as server:
         yield Service(server, engine, key)

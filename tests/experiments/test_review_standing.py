@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlmodel import Session, select
 
-from experiments.errors import MetricNotMeasured, PolicyNotFound
+from experiments.errors import MetricNotMeasured, PolicyNotFound, PolicyVersionNotFound
 from experiments.promote.policies import rollback
 from experiments.promote.promotion import promote
 from experiments.review import policy_results, programme_results
@@ -98,9 +98,22 @@ def test_a_placement_where_nothing_stands_has_no_policy_results(session: Session
     _promoted(session, {"all": "b"})
     with pytest.raises(MetricNotMeasured):
         policy_results(session, PLACEMENT, metric="none-such")
+
+
+def test_what_was_rolled_back_stays_measured_by_its_version(session: Session) -> None:
+    start_experiment(session)
+    series = _promoted(session, {"all": "b"})
+    for variant, n_units, visits in (("a", 200, 20), ("b", 800, 160)):
+        observe(session, series, variant=variant, n_units=n_units, visits=visits)
+    stood = policy_results(session, PLACEMENT)
     rollback(session, PLACEMENT, request={"reason": "no"}, actor=ACTOR)
-    with pytest.raises(PolicyNotFound):
+    with pytest.raises(match="Version 2"):
         policy_results(session, PLACEMENT)
+    before = policy_results(session, PLACEMENT, version=1, as_of=datetime.fromisoformat(stood["as_of"]))
+    assert before["policy_version"] == 1
+    assert before["overall"]["variants"] == stood["overall"]["variants"]
+    with pytest.raises(PolicyVersionNotFound):
+        policy_results(session, PLACEMENT, version=7)
 
 
 def test_the_programme_compares_treated_with_held_out_in_every_segment(session: Session) -> None:
