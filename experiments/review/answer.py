@@ -13,7 +13,7 @@ from experiments.review.estimates import Estimates, estimate, posterior_of
 from experiments.review.reading import Reading
 from experiments.review.strata import Strata
 from optimizer.comparison import Uplift, against_control, best_and_loss
-from optimizer.posteriors import Posterior
+from optimizer.posteriors import BetaPosterior, Posterior
 from optimizer.rows import mapped
 
 Floats = NDArray[np.float64]
@@ -52,7 +52,7 @@ def shown(reading: Reading) -> Shown:
         return _nothing(estimates, counts, is_ratio=reading.metric.kind == "ratio")
     levels = posterior_of(estimates, is_rate=reading.is_rate, prior=reading.metric.prior, of_levels=True) or posterior
     known, control = np.isfinite(estimates.mean), estimates.control
-    low, high = (np.where(known, end, np.nan) for end in levels.interval(LEVEL))
+    low, high = level_intervals(levels, estimates.mean)
     best, loss = among_known(posterior, known, higher_is_better=higher_is_better)
     against = against_control(posterior, control_index=control, level=LEVEL, higher_is_better=higher_is_better)
     return Shown(
@@ -67,6 +67,18 @@ def shown(reading: Reading) -> Shown:
         relative=against.relative,
         is_ratio=reading.metric.kind == "ratio",
     )
+
+
+def level_intervals(levels: Posterior, mean: Floats) -> tuple[Floats, Floats]:
+    """Intervals of means, NaN where there is no mean; a rate of 0 or 1 lies at an end of its own.
+
+    Source: Brown, Cai & DasGupta (2001), Statistical Science 16(2), who cut Jeffreys' intervals so.
+    """
+    known = np.isfinite(mean)
+    low, high = (np.where(known, end, np.nan) for end in levels.interval(LEVEL))
+    if isinstance(levels, BetaPosterior):
+        low, high = np.where(mean <= 0.0, 0.0, low), np.where(mean >= 1.0, 1.0, high)
+    return low, high
 
 
 def among_known(posterior: Posterior, known: NDArray[np.bool_], *, higher_is_better: bool) -> tuple[Floats, Floats]:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.review.answer import LEVEL, among_known, number, pair
+from experiments.review.answer import among_known, level_intervals, number, pair
 from experiments.review.estimates import Estimates, estimate, posterior_of
 from experiments.review.reading import Reading
 from experiments.review.strata import Strata
@@ -129,12 +129,12 @@ def _compared(
     if known:
         together = _stacked([one for one in posteriors if one is not None], rows=rows)
         level_means = [one for i in known if (one := levels[i] or posteriors[i]) is not None]
-        low[known], high[known] = _stacked(level_means, rows=rows).interval(LEVEL)
-        has_units = np.array([np.isfinite(found[i].mean[rows]) for i in known])
+        mean = np.array([found[i].mean[rows] for i in known])
+        low[known], high[known] = level_intervals(_stacked(level_means, rows=rows), mean)
+        has_units = np.isfinite(mean)
         flat = mapped(together, lambda values: values.reshape(-1, shape[2]))
         seen = has_units.reshape(-1, shape[2])
         best[known] = among_known(flat, seen, higher_is_better=metric.higher_is_better)[0].reshape(has_units.shape)
-        low[known], high[known] = (np.where(has_units, ends[known], np.nan) for ends in (low, high))
     return low, high, best
 
 

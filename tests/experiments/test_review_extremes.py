@@ -62,7 +62,12 @@ def test_all_zeros_and_all_ones(session: Session, visits: int) -> None:
     for metric in ("visit", "spend"):
         answer = _looked_at(session, metric)
         assert answer["overall"]["verdict"] in {"keep_running", "no_difference"}
-        assert variant_of(answer["overall"], "b")["mean"] == visits / 500
+        shown = variant_of(answer["overall"], "b")
+        assert shown["mean"] == visits / 500
+        if metric == "visit":
+            low, high = shown["interval"]
+            assert (low, high)[visits > 0] == shown["mean"], "it lies at the end of its interval"
+            assert 0.005 < high - low < 0.008  # 3.7 / 500 by the posterior's 97.5 %
 
 
 def test_one_variant_without_data(session: Session) -> None:
