@@ -13,7 +13,7 @@ from optimizer.sequential_sample_ratio import sequential_sample_ratio, sequentia
 
 MAX_LACKING = 0.05
 MAX_MERGED = 0.01
-MIN_EQUAL = 10.0  # below, one unit brings at least a tenth of a sum (of sums that are not negative)
+MIN_EQUAL = 5.0  # below, one unit brings at least a fifth of a sum (of sums that are not negative)
 _MOST_NAMED = 5
 
 
