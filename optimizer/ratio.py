@@ -18,7 +18,7 @@ class Linearised:
         total: Sum of the units' linearised outcomes, in units of the ratio, shape (n_strata, n_variants); 0 where the
             ratio of the row's group is not estimable.
         sum_squares: Sum of their squares, the same shape.
-        constant: a, the ratio of the row's group, the same shape; 0 where it is not estimable.
+        constant: a, the ratio of the row's group (or its level), the same shape; 0 where that ratio is not estimable.
         per_numerator: b, the same shape.
         per_denominator: c, the same shape.
         ratio: Sum of N over sum of D, shape (n_groups, n_variants); NaN where `estimable` is False.
@@ -59,8 +59,13 @@ def linearised(
     denominator_squares: ArrayLike,
     product: ArrayLike,
     group: ArrayLike,
+    around: tuple[Floats, Floats] | None = None,
 ) -> Linearised:
     """Each unit's N and D become L = R + (N - R D) / Dbar, with R and Dbar of its variant in its group of strata.
+
+    With levels l and references r they become l + (N - r D) / Dbar: where both are of all variants together at a time,
+    means of L differ at that time by what the variants' ratios differ, whatever happens to ratios or denominators of
+    all from one time to the next, and however many denominators a variant brings.
 
     The mean of L over a group is R, and its sampling variance is that of the delta method: (var N + R^2 var D - 2 R
     cov(N, D)) / Dbar^2 over n. Units, not sessions or sends, are independent: that is why N / D of a unit is never
@@ -76,6 +81,7 @@ def linearised(
         product: Sum of N times D.
         group: The group of each row, whole numbers from 0, shape (n_strata,): the level at which a ratio is taken (the
             segment, or 0 everywhere for the ratio over all).
+        around: l and r of each row, which broadcast to (n_strata, n_variants), NaN for R. By default both are R.
     Raises:
         InvalidArgument: Shapes differ or are not two-dimensional, or groups that are none.
         InvalidCounts: Not finite, negative units, sums without units, or sums that contradict each other.
@@ -102,10 +108,14 @@ def linearised(
     estimable = (n > 0.0) & (bottom > 0.0)
     ratio = np.divide(top, bottom, out=np.full(n.shape, np.nan), where=estimable)
     own_ratio = np.where(estimable, ratio, 0.0)[label]
+    known = estimable[label]
+    level, reference = (
+        np.where(np.isfinite(values) & known, values, own_ratio) for values in (around or (own_ratio, own_ratio))
+    )
     stretch = np.divide(n, bottom, out=np.zeros(n.shape), where=estimable)[label]
-    total = own_ratio * cells.n + stretch * (cells.first - own_ratio * cells.second)
+    total = level * cells.n + stretch * (cells.first - reference * cells.second)
     about_zero = np.divide(total**2, cells.n, out=np.zeros(total.shape), where=cells.n > 0.0)
-    squares = stretch**2 * cells.squares_of_difference(own_ratio) + about_zero
+    squares = stretch**2 * cells.squares_of_difference(reference) + about_zero
     relative = np.divide(squared, bottom**2, out=np.full(n.shape, np.inf), where=estimable)
     error = np.sqrt(np.maximum(relative - 1.0 / np.maximum(n, 1e-300), 0.0))
-    return Linearised(total, squares, own_ratio, stretch, -own_ratio * stretch, ratio, estimable, error)
+    return Linearised(total, squares, level, stretch, -reference * stretch, ratio, estimable, error)

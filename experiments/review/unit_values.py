@@ -79,20 +79,23 @@ def _ratio(units: Strata) -> Strata:
 
 
 def _linearised(units: Strata, *, group: Ints) -> Strata:
-    """Linearised around each variant's own ratio; in groups where weights moved, around that of all variants.
+    """Linearised around each variant's own ratio; in groups where weights moved, around that of all at the time.
 
-    There the days of two variants differ, and so would their own ratios if base rates move. One reference for all
-    cancels inside a stratum; a large effect is then right to the first order only.
+    There the days of two variants differ, and so would their own ratios if base rates move. One reference for both
+    cancels inside a stratum, and it has to be that of the time: else a variant that only brings more denominators in
+    days of a high ratio would seem to raise it.
     """
-    own, common = _around_own(units, group=group), _around_common(units, group=group)
-    moved = _moved(units, group=group)[group][:, np.newaxis]
+    own, moved = _around_own(units, group=group), _moved(units, group=group)[group][:, np.newaxis]
+    if not moved.any():
+        return own
+    timely = _around_the_time(units, group=group)
     return replace(
         own,
-        n_units=np.where(moved, common.n_units, own.n_units),
-        n_responders=np.where(moved, common.n_responders, own.n_responders),
-        total=np.where(moved, common.total, own.total),
-        squares=np.where(moved, common.squares, own.squares),
-        more={name: np.where(moved, common.more[name], values) for name, values in own.more.items()},
+        n_units=np.where(moved, timely.n_units, own.n_units),
+        n_responders=np.where(moved, timely.n_responders, own.n_responders),
+        total=np.where(moved, timely.total, own.total),
+        squares=np.where(moved, timely.squares, own.squares),
+        more={name: np.where(moved, timely.more[name], values) for name, values in own.more.items()},
     )
 
 
@@ -106,33 +109,51 @@ def _moved(units: Strata, *, group: Ints) -> Flags:
     return np.asarray((most > least + _SAME_WEIGHTS).any(axis=1))
 
 
-def _around_common(units: Strata, *, group: Ints) -> Strata:
-    """As ``_around_own``, with all variants taken for one."""
-    shape = units.n_units.shape
+def _around_the_time(units: Strata, *, group: Ints) -> Strata:
+    """As ``_around_own``, but each stratum against the ratio of all variants about its time.
 
-    def column(values: Floats) -> Floats:
-        return values.reshape(-1, 1)
-
-    as_one = replace(
-        units,
-        n_units=column(units.n_units),
-        n_responders=column(units.n_responders),
-        total=column(units.total),
-        squares=column(units.squares),
-        more={name: column(values) for name, values in units.more.items()},
-    )
-    found = _around_own(as_one, group=np.repeat(group, shape[1]))
-    return replace(
-        units,
-        n_units=found.n_units.reshape(shape),
-        n_responders=found.n_responders.reshape(shape),
-        total=found.total.reshape(shape),
-        squares=found.squares.reshape(shape),
-        more={name: values.reshape(shape) for name, values in found.more.items()},
-    )
+    Strata in which only one variant had weight stand apart: nothing is compared there.
+    """
+    alone = (units.propensity > 0.0).sum(axis=1) < 2
+    label = group + alone * (int(group.max(initial=-1)) + 1)
+    level, reference = _ratio_of_all(units, label), _ratio_of_all(units, _times(units, alone=alone))
+    return _around_own(units, group=label, around=(level[:, np.newaxis], reference[:, np.newaxis]))
 
 
-def _around_own(units: Strata, *, group: Ints) -> Strata:
+def _ratio_of_all(units: Strata, label: Ints) -> Floats:
+    """The ratio of all variants together over strata of one label, shape (n_strata,); NaN without denominators."""
+    denominator = units.more.get("denominator", np.zeros(units.n_units.shape))
+    above, below = (np.bincount(label, weights=values.sum(axis=1)) for values in (units.total, denominator))
+    ratio = np.divide(above, below, out=np.full(below.shape, np.nan), where=below > 0.0)
+    return np.asarray(ratio[label])
+
+
+def _times(units: Strata, *, alone: Flags) -> Ints:
+    """A number of each stratum's time, shape (n_strata,).
+
+    Strata of a segment follow each other in time. They are put together until their numerators and denominators are
+    worth so many equal ones that the ratio is known; what is left over in the end goes to those before.
+    """
+    nothing = np.zeros(units.n_units.shape)
+    denominator = units.more.get("denominator", nothing), units.more.get("denominator_squares", nothing)
+    sums = np.stack([values.sum(axis=1) for values in (units.total, units.squares, *denominator)], axis=1)
+    times, number = np.zeros(len(sums), dtype=np.int64), 0
+    for segment, is_alone in np.unique(np.stack([units.segment, alone], axis=1), axis=0):
+        first, so_far = number, np.zeros(4)
+        for row in np.flatnonzero((units.segment == segment) & (alone == is_alone)):
+            times[row], so_far = number, so_far + sums[row]
+            if _kish(so_far[::2], so_far[1::2]).min() >= _ENOUGH_FOR_A_RATIO:
+                number, so_far = number + 1, np.zeros(4)
+        if number > first:
+            times[times == number] = number - 1
+        number += 1
+    return times
+
+
+_ENOUGH_FOR_A_RATIO = 100.0
+
+
+def _around_own(units: Strata, *, group: Ints, around: tuple[Floats, Floats] | None = None) -> Strata:
     more, nothing = units.more, np.zeros(units.n_units.shape)
     denominator, product = more.get("denominator", nothing), more.get("denominator_product", nothing)
     denominator_squares = more.get("denominator_squares", nothing)
@@ -144,6 +165,7 @@ def _around_own(units: Strata, *, group: Ints) -> Strata:
         denominator_squares=denominator_squares,
         product=product,
         group=group,
+        around=around,
     )
     left = dict(more)
     if "covariate" in more:

@@ -69,9 +69,9 @@ def finish(engine: Engine) -> None:
     work(engine, lease_of(engine))
 
 
-def chunk(engine: Engine, id_: int, *, size: int) -> int | None:
+def chunk(engine: Engine, id_: int, *, size: int, tries: int = 40) -> int | None:
     """One transaction of it; PostgreSQL lets it wait for whoever writes, in other tests' databases, too."""
-    for _ in range(8):
+    for _ in range(tries):
         n_outcomes = walk_on(engine, lease_of(engine), id_=id_, chunk=size)
         if n_outcomes is not None or said(engine, id_)[0] not in {"applying", "reverting"}:
             break

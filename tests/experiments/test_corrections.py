@@ -295,7 +295,7 @@ def test_an_outcome_that_was_being_written_when_the_correction_was_made_is_not_m
     with engine.begin() as connection:
         assert write_outcomes(connection, [slow], shard=1) == ["attributed"]
         id_ = make(engine, outcomes_body("purchase", *BUG))
-        assert chunk(engine, id_, size=10) is None
+        assert chunk(engine, id_, size=10, tries=2) is None
         assert said(engine, id_) == ("applying", 0)
     assert chunk(engine, id_, size=10) == 1
     assert marks(engine) == {slow.id: id_}
