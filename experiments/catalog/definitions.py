@@ -319,11 +319,12 @@ def _guardrails(guardrails: tuple[Guardrail, ...]) -> tuple[Guardrail, ...]:
 class ExperimentDefinition(_Definition):
     """Variants that compete for a placement over some or all (absent) of its segments.
 
-    ``burn_in`` is units per variant over all segments; ``floor`` the least weight of any variant, ``control_share`` of
-    the control; after ``half_life_hours`` a unit counts half; ``smallest_effect`` (relative) is the least worth having;
-    ``covariate`` narrows intervals; ``weights`` are for the method ``fixed`` (absent: equal). ``exposure``: the event
-    that says that a unit met its variant (shown, delivered); then units count, and windows start, only there. With a
-    ``send_plan`` the gate of ``min_days`` is 0 unless said: a send is over in hours.
+    ``burn_in`` is units per variant over all segments; ``floor`` the least weight of any variant (all floors together
+    take 5 % at most), ``control_share`` of the control; after ``half_life_hours`` a unit counts half;
+    ``smallest_effect`` (relative) is the least worth having; ``covariate`` narrows intervals; ``weights`` are for the
+    method ``fixed`` (absent: equal). ``exposure``: the event that says that a unit met its variant (shown, delivered);
+    then units count, and windows start, only there. With a ``send_plan`` the gate of ``min_days`` is 0 unless said: a
+    send is over in hours.
     """
 
     placement: Key

@@ -156,9 +156,10 @@ def _why_none(shown_: Shown, row: int, *, index: int) -> str | None:
         return "not estimable: no unit"
     if isfinite(shown_.estimates.mean[row, index]):
         return "not estimable: no outcome varies"
-    return "not estimable: too few denominators" if shown_.is_ratio else f"not estimable: {_APART}"
+    return f"not estimable: {TOO_FEW_DENOMINATORS if shown_.is_ratio else _APART}"
 
 
+TOO_FEW_DENOMINATORS = "too few denominators, or they don't add up to more than 0"
 _APART = "too few units, or none, came while the variant and the control both had weight"
 
 
@@ -182,7 +183,10 @@ def _why_not(shown_: Shown, row: int, *, index: int, known: bool) -> str:
     if not known:
         control = shown_.estimates.control
         lacking = [name for name, k in (("variant", index), ("control", control)) if not shown_.n_units[row, k] > 0.0]
-        return f"not estimable: the {lacking[0]} has no unit" if lacking else f"not estimable: {_APART}"
+        if lacking:
+            return f"not estimable: the {lacking[0]} has no unit"
+        without = shown_.is_ratio and not np.isfinite(shown_.estimates.mean[row, [control, index]]).all()
+        return f"not estimable: {TOO_FEW_DENOMINATORS if without else _APART}"
     if not isfinite(shown_.absolute.low[row, index]):
         return "interval and relative not estimable: no outcome varies"
     return "relative not estimable: control's mean is not clearly above zero"

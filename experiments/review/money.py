@@ -92,6 +92,7 @@ def money_of(
         "currency": currency,
         "metric": metric,
         "is_capped": False,
+        "costs": "subtracted",
     }
 
 

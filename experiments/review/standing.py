@@ -1,7 +1,7 @@
 """What policies and whole programmes are worth, by the same review as experiments."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from sqlmodel import Session, select
 
 from experiments.catalog.serving import current_policy
+from experiments.corrections.shown import correction_warnings, corrections_of
 from experiments.decisions.choosing import TREATED
 from experiments.errors import MetricNotMeasured, PolicyNotFound, PolicyVersionNotFound
 from experiments.review.periods import by_period
@@ -70,6 +71,8 @@ def policy_results(
     for row in answer["segments"]:
         entry = policy.entries[row["segment"]]
         row |= {"standing_variant": entry["variant"], "experiment": entry["experiment"]}
+    touching = [one for number in by_series for one in corrections_of(session, session.get_one(Series, number))]
+    answer = _corrected(answer, touching)
     if lacking:
         answer["warnings"].append(
             f"{wanted} was not measured by the promotion of these segments: {', '.join(lacking)}."
@@ -99,7 +102,10 @@ def programme_results(session: Session, *, metric: str | None = None, as_of: dat
         if any(pinned["key"] == wanted for pinned in series.metrics):
             reading = read(session, series, metric=wanted, as_of=moment)
             review = reviewed(reading, rules=Rules(), available=np.array([True, True]))
+            if review["money"] is not None:
+                review["money"]["costs"] = "not subtracted"
             periods = by_period(reading, treated=TREATED, as_of=moment)
+            review = _corrected(review, corrections_of(session, series))
             placements.append({"placement": series.placement, **review, "periods": periods})
         else:
             lacking.append(series.placement)
@@ -107,6 +113,13 @@ def programme_results(session: Session, *, metric: str | None = None, as_of: dat
     if placements or not lacking:
         return {"metric": wanted, "as_of": moment.isoformat(), "placements": placements, "warnings": warnings}
     raise MetricNotMeasured(wanted, measured=[pinned["key"] for pinned in series.metrics])
+
+
+def _corrected(review: dict[str, Any], touching: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """With the corrections that touch it, each once, and a warning while one is under way."""
+    by_id = {one["id"]: one for one in touching}
+    corrections = [by_id[id_] for id_ in sorted(by_id)]
+    return {**review, "warnings": review["warnings"] + correction_warnings(corrections), "corrections": corrections}
 
 
 def _policy(session: Session, placement: str, *, version: int | None) -> PolicyVersion:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from sqlmodel import Session, select
 
+from experiments.corrections.correct import correct
+from experiments.database import database_now
 from experiments.errors import MetricNotMeasured, PolicyNotFound, PolicyVersionNotFound
 from experiments.promote.policies import rollback
 from experiments.promote.promotion import promote
@@ -98,6 +100,22 @@ def test_a_placement_where_nothing_stands_has_no_policy_results(session: Session
     _promoted(session, {"all": "b"})
     with pytest.raises(MetricNotMeasured):
         policy_results(session, PLACEMENT, metric="none-such")
+
+
+def test_policies_and_programmes_name_the_corrections_that_touch_them(session: Session) -> None:
+    start_experiment(session)
+    series = _promoted(session, {"all": "b"})
+    programme = _programme_that_always_measured(session)
+    observe(session, series, variant="b", n_units=80, visits=8)
+    observe(session, programme, variant="treated", n_units=80, visits=8)
+    now = database_now(session)
+    body = {"event": "visit", "occurred_from": (now - timedelta(hours=1)).isoformat(), "occurred_to": now.isoformat()}
+    made = correct(session, request=body | {"action": "exclude", "reason": "a bug"}, actor=ACTOR)
+    of_policy = policy_results(session, PLACEMENT)
+    of_programme = programme_results(session, metric="visit")["placements"][0]
+    for answer in (of_policy, of_programme):
+        assert [one["id"] for one in answer["corrections"]] == [made.id]
+        assert any("is applying" in warning for warning in answer["warnings"])
 
 
 def test_what_was_rolled_back_stays_measured_by_its_version(session: Session) -> None:
