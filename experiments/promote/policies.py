@@ -80,7 +80,9 @@ def rollback(session: Session, placement: str, *, request: object, actor: str) -
     target = (
         _version_before(session, current, segments=wanted.segments) if wanted.to_version is None else wanted.to_version
     )
-    if target >= current.version:
+    if target == current.version:
+        raise InvalidInput([FieldError("/to_version", f"is {target}, which stands: say an earlier one")])
+    if target > current.version:
         raise PolicyVersionNotFound(placement, version=target)
     then = _entries(session, placement, version=target)
     segments = _segments_to_roll_back(wanted, now=current.entries, then=then)

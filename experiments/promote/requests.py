@@ -17,6 +17,8 @@ def _moment(value: object) -> object:
     moment = parse_datetime(value) if isinstance(value, str) else None
     if moment is None:
         refuse([FieldError("", f"must be an ISO 8601 time, not {shown(value)}")])
+    if isinstance(value, str) and datetime.fromisoformat(value).tzinfo is None:
+        refuse([FieldError("", f"must say its time zone, as in 2026-01-31T00:00:00Z, not {shown(value)}")])
     return moment
 
 

@@ -108,6 +108,10 @@ def test_what_is_wrong_is_said(running: Client) -> None:
     future = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     problem = assert_problem(running.post(PATH, _body(occurred_to=future)), 422, "invalid_input")
     assert pointers(problem) == {"/occurred_to"}
+    zoneless = _body(occurred_from="2026-01-01T00:00:00")
+    problem = assert_problem(running.post(PATH, zoneless), 422, "invalid_input")
+    assert pointers(problem) == {"/occurred_from"}
+    assert "time zone" in problem["errors"][0]["detail"]
     assert pointers(assert_problem(running.post(PATH, _body(reason="")), 422, "invalid_input")) == {"/reason"}
     assert pointers(assert_problem(running.post(PATH, _body(event="a\x00")), 422, "invalid_input")) == {"/event"}
     assert_problem(running.post(PATH, [1]), 422, "invalid_input")
