@@ -107,11 +107,16 @@ class GuardrailFindings:
             "n_events": row.n_events,
             "paused_at": None if pause is None else pause.paused_at.isoformat(),
             "status": "harm" if pause is not None else row.status,
-            "reason": _SILENT if pause is None and row.status == "not_yet" else None,
+            "reason": _why_silent(row) if pause is None and row.status == "not_yet" else None,
         }
 
 
-_SILENT = "too few events yet where the variant is still watched: segments that show harm by themselves are left out"
+def _why_silent(row: "_Row") -> str:
+    if row.segment is None:
+        return "too few events where the variant is still watched: segments that show harm by themselves are left out"
+    return "too few events of the variant or of control, weighed by their shares; a control_share keeps both watched"
+
+
 UNGUARDED = SegmentGuardrails()
 NO_GUARDRAILS = GuardrailFindings((), {}, {})
 
