@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.review.contrasts import amounts_cancel
 from experiments.review.estimates import ENOUGH_RESPONDERS
 from experiments.review.strata import Strata
 from optimizer.sample_ratio import SampleRatio, judged, sample_ratio, sample_ratios
@@ -129,6 +130,7 @@ def carried_by_few(units: Strata) -> list[str]:
     """A warning where few of many units that responded carry a variant's sum: (sum y)^2 / sum y^2 says how many do.
 
     The largest y is at least sum y^2 / sum y, if none is negative: one over that number is its least share of the sum.
+    Where gains and losses cancel it says nothing.
 
     Args:
         units: As tallied, capped where the metric has a cap.
@@ -136,6 +138,9 @@ def carried_by_few(units: Strata) -> list[str]:
     counted = [units.by_segment(values) for values in (units.n_responders, units.total, units.squares)]
     responders, total, squares = (np.vstack([values, values.sum(axis=0)]) for values in counted)
     equal = np.divide(total**2, squares, out=np.full(total.shape, np.inf), where=squares > 0.0)
+    whole = [values[np.newaxis] for values in (units.n_responders, units.total)]
+    of_segments = amounts_cancel(units.padded(units.n_responders), units.padded(units.total))
+    equal[np.append(of_segments, amounts_cancel(whole[0], whole[1]))] = np.inf
     rows, variants = np.nonzero((responders >= ENOUGH_RESPONDERS) & (equal < MIN_EQUAL))
     if not rows.size:
         return []

@@ -11,6 +11,7 @@ from optimizer.adaptive_contrast import adaptive_contrast, effective_amounts, ef
 from optimizer.sequential import SMALLEST_RESPONDERS, Contrast
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 def contrasts_of(strata: Strata, *, kind: str, enough: int) -> tuple[Contrast, Floats]:
@@ -33,6 +34,24 @@ def contrasts_of(strata: Strata, *, kind: str, enough: int) -> tuple[Contrast, F
     return Contrast(*stacked), np.concatenate(responders)
 
 
+def amounts_cancel(responders: Floats, total: Floats) -> Flags:
+    """Whether amounts of both signs cancel, so that their sum says nothing of how many are large, shape (...).
+
+    Gains and losses about zero sum up to few equal amounts, however many and alike they are. Their cells then are
+    often negative; those of sales hardly ever are, in spite of refunds.
+
+    Args:
+        responders: Of each cell, shape (..., n_strata, n_variants).
+        total: Sum of their amounts, the same shape.
+    """
+    cells, negative = ((responders > 0.0) & chosen for chosen in (np.True_, total < 0.0))
+    often: Flags = negative.sum(axis=(-2, -1)) > _OFTEN * cells.sum(axis=(-2, -1))
+    return often
+
+
+_OFTEN = 0.05
+
+
 def _contrast(layers: Sequence[Floats], *, control: int, kind: str, enough: int) -> tuple[Contrast, Floats]:
     count, total, squares, responders, propensity, predicted = layers
     contrast = adaptive_contrast(
@@ -43,7 +62,8 @@ def _contrast(layers: Sequence[Floats], *, control: int, kind: str, enough: int)
     )
     if kind in {"count", "mean"}:  # one that brought as much as all others is no crowd
         amounts = effective_amounts(total, squares, propensity=propensity, control_index=control)
-        effective = np.minimum(effective, amounts)
+        cancel = amounts_cancel(responders, total)[..., np.newaxis]
+        effective = np.where(cancel, effective, np.minimum(effective, amounts))
     if kind == "binary":  # few by what the variant did, not by how many met it
         expected, error = rates_if_alike(responders, count, propensity=propensity, control_index=control)
         few = effective < enough

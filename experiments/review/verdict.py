@@ -262,10 +262,14 @@ def relative_effects(matured: Estimates, *, base: Floats) -> tuple[Floats, Float
     return effect, np.where(variance > 0.0, variance, np.where(effect == 0.0, 0.0, np.nan))
 
 
+_ROUNDING = 1e-12  # of control's mean: less is no difference
+
+
 def _leads(evidence: Evidence, row: int) -> bool:
     """Whether any mean differs, and the leader is likelier to be best than by a draw of lots."""
     available = evidence.effects.available[row]
-    differs = (np.nan_to_num(evidence.matured.difference[row, available]) != 0.0).any()
+    gap = np.abs(np.nan_to_num(evidence.matured.difference[row, available]))
+    differs = (gap > _ROUNDING * evidence.base[row]).any()
     return bool(differs and evidence.probability_best[row] * available.sum() > 1.0 + 1e-6)
 
 

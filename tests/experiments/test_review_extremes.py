@@ -64,6 +64,7 @@ def test_all_zeros_and_all_ones(session: Session, visits: int) -> None:
         assert answer["overall"]["verdict"] in {"keep_running", "no_difference"}
         shown = variant_of(answer["overall"], "b")
         assert shown["mean"] == visits / 500
+        assert "is ahead" not in answer["overall"]["reason"]
         if metric == "visit":
             low, high = shown["interval"]
             assert (low, high)[visits > 0] == shown["mean"], "it lies at the end of its interval"
@@ -96,6 +97,20 @@ def test_one_huge_outlier_widens_the_interval_and_ships_nothing(session: Session
     assert low < 0.0 < high
     assert answer["overall"]["verdict"] == "keep_running"
     assert any("b in all segments (420 responded, worth 1.0 equal sums)" in words for words in answer["warnings"])
+
+
+def test_gains_and_losses_that_cancel_are_no_few_large_sums(session: Session) -> None:
+    """Margins about 0 of a and about 2 of b, sd 10, 4,200 units each: z is 9, a's sum worth no equal amount."""
+    rng = np.random.default_rng(20261127)
+    series = start_experiment(session, goal="spend", metrics=["visit"])
+    for day in range(14):
+        for variant, mean in (("a", 0.0), ("b", 2.0)):
+            margin = rng.normal(mean, 10.0, 300)
+            spent: dict[str, Any] = {"total": f"{margin.sum():.6f}", "squares": f"{(margin**2).sum():.6f}"}
+            observe(session, series, variant=variant, n_units=300, visits=300, day=day, metric="spend", **spent)
+    answer = _looked_at(session, "spend")
+    assert (answer["overall"]["verdict"], answer["overall"]["winner"]) == ("ship", "b")
+    assert not any("Few units carry" in words for words in answer["warnings"])
 
 
 def test_money_of_a_usual_spread_is_no_outlier_and_clicks_have_none(session: Session) -> None:
