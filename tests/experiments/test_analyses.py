@@ -119,7 +119,8 @@ def test_an_attempt_that_was_told_to_stop_does_not_count(engine: Engine) -> None
 
 
 def test_a_result_is_stored_and_depends_on_the_seed_alone(engine: Engine) -> None:
-    ids = [ask(engine, seed=seed, as_of=as_of) for seed, as_of in ((1, "2020-01-01"), (1, "2020-01-02"), (2, None))]
+    first, second = "2020-01-01T00:00:00Z", "2020-01-02T00:00:00Z"
+    ids = [ask(engine, seed=seed, as_of=as_of) for seed, as_of in ((1, first), (1, second), (2, None))]
     for holder in "abc":
         _run(engine, holder)
     done = [find(engine, id_) for id_ in ids]
